@@ -1,0 +1,214 @@
+"""The configuration: typed, every default with its source. Reading YAML and presets is `config_file.py`'s.
+
+Sources: [B] BayLing-Duplex, arXiv 2606.14528; [U] Duplex-UltraChat, arXiv 2406.15718v2; [D] DUO, arXiv 2409.11727;
+[ours] where they leave a choice open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from duplexdata.dialogue import Scenario
+from duplexdata.errors import ConfigError
+
+Range = tuple[float, float]
+"""Bounds of a uniform law."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One corpus: a local file or folder, a hub id, or "bundled"."""
+
+    path: str = "bundled"
+    name: str | None = None
+    split: str = "train"
+    language: str | None = None
+    """BCP 47; None: as the rows say, else English unless most letters are Chinese."""
+    licence: str | None = None
+    limit: int | None = None
+    """Dialogues read at most; None: as many as the run can use."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """What a person would say in one go."""
+
+    max_query_sec: float = 15.0  # [ours]
+    max_reply_sec: float = 20.0  # [ours]
+    max_exchanges: int = 4  # [ours]
+    dialogues_per_conversation: float = 3.0
+    """Dialogues read for each conversation wanted: resets and interweaving use up to five. [ours]"""
+
+
+@dataclass(frozen=True, slots=True)
+class MixConfig:
+    """Shares of the scenarios (need not add up to 1), and how often something is laid over a conversation.
+
+    Half turn-taking, half interruption [B, section 3]; inside the second half Duplex-UltraChat's own counts
+    [U, data statistics]: 1,468,141 terminations, 806,687 regenerations, 300,318 resets, 327,286 back on topic.
+    """
+
+    uninterrupted: float = 0.4  # [ours]: turn-taking's half, with
+    topic_interweaving: float = 0.1  # [ours]
+    generation_termination: float = 0.5 * 1_468_141 / 2_902_432
+    regeneration: float = 0.5 * 806_687 / 2_902_432
+    dialogue_reset: float = 0.5 * 300_318 / 2_902_432
+    back_on_topic: float = 0.5 * 327_286 / 2_902_432
+
+    distractor: float = 0.25  # share of conversations with a non-query in them [ours]
+    distractor_in_silence: float = 0.3  # of those, heard while the assistant is silent [ours]
+    backchannel: float = 0.15  # [ours]
+    pause: float = 0.15  # conversations with a silence inside a query [ours]
+
+    def shares(self) -> dict[Scenario, float]:
+        weights = {s: float(getattr(self, s.value)) for s in Scenario}
+        total = sum(weights.values())
+        return {s: w / total for s, w in weights.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TimingConfig:
+    """Laws of the timeline, in seconds."""
+
+    lead_in_sec: Range = (0.2, 1.0)  # [ours]
+    reply_gap_sec: float = 0.8  # [B, section 3]
+    next_turn_gap_sec: Range = (0.5, 3.0)  # [B, section 3]
+    reaction_delay_sec: Range = (0.8, 2.0)  # [B, section 3]
+    late_gap_sec: Range = (2.0, 5.0)  # negatives: reply gap [B, section 2.3]
+    late_delay_sec: Range = (3.0, 5.0)  # negatives: reaction delay [B, section 2.3]
+    pause_sec: Range = (0.6, 1.6)  # a silence inside a query, longer than a reply gap at times [ours]
+    quiet_after_sec: float = 2.0  # silence kept behind a distractor that nobody answers [ours]
+    fade_sec: float = 0.01  # a cut reply fades out over this [ours]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechConfig:
+    backend: str = "espeak"
+    """"espeak"; "nominal": no sound, times from a nominal speaking rate (text-only layouts)."""
+    level_dbfs: float = -26.0
+    """Active speech level that every utterance is brought to (ITU-T P.56's usual level). [ours]"""
+    timeout_sec: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig:
+    name: str = "mel"
+    checkpoint: str | None = None
+    """Folder or hub id of the speech tokenizer's weights, for those that need one."""
+    device: str = "auto"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutConfig:
+    emit: tuple[str, ...] = ("sft", "dpo", "tdm", "duo")
+    n_speech: int = 10  # N [B, section 2.1]
+    n_text: int = 5  # M [B, section 2.1]
+    causality: str = "causal"
+    """"causal": a reply is never decided before its query has been heard [ours]; "paper": the formula alone."""
+    tdm_slicing: str = "words"
+    """"words": 4 to 6 words and 10 tokens a slice [U]; "clock": real slices of `tdm_slice_sec` [ours]."""
+    tdm_slice_sec: float = 2.0  # [U]
+    tdm_user_words: tuple[int, int] = (4, 6)  # [U]
+    tdm_assistant_tokens: int = 10  # [U]
+    tokenizer: str = "embedded"
+    """"embedded", or a folder or hub id that `AutoTokenizer` loads."""
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardConfig:
+    conversations: int = 128
+    """Most conversations in one file: about 100 MB of sound, a minute of work. [ours]"""
+    test_fraction: float = 0.1
+    row_group_rows: int = 1000
+    row_group_bytes: int = 24_000_000
+    """Sound is flushed earlier than by rows, so that a writer's memory stays small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that decides on a dataset's bytes. Workers, folders and verbosity are not in it."""
+
+    seed: int = 0
+    conversations: int = 100
+    sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+    text: TextConfig = field(default_factory=TextConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    timing: TimingConfig = field(default_factory=TimingConfig)
+    speech: SpeechConfig = field(default_factory=SpeechConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
+    shards: ShardConfig = field(default_factory=ShardConfig)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def has_sound(self) -> bool:
+        return self.speech.backend != "nominal"
+
+
+LAYOUTS = ("sft", "dpo", "tdm", "duo")
+TEXT_LAYOUTS = ("tdm", "duo")
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for values that no run can work with, naming the key and the fix."""
+    _at_least("conversations", config.conversations, 1)
+    _at_least("shards.conversations", config.shards.conversations, 1)
+    _at_least("layout.n_speech", config.layout.n_speech, 1)
+    _at_least("layout.n_text", config.layout.n_text, 1)
+    _at_least("text.max_exchanges", config.text.max_exchanges, 1)
+    if not config.sources:
+        raise ConfigError("sources is empty: name a file, a folder, a hub id, or 'bundled'")
+    if not 0 < config.shards.test_fraction < 1:
+        raise ConfigError(f"shards.test_fraction is {config.shards.test_fraction}, expected between 0 and 1")
+    for f in dataclasses.fields(config.timing):
+        value = getattr(config.timing, f.name)
+        low, high = value if isinstance(value, tuple) else (value, value)
+        if not 0 <= low <= high:
+            raise ConfigError(f"timing.{f.name} is {value}, expected 0 <= low <= high seconds")
+    if config.timing.reaction_delay_sec[1] > config.timing.late_delay_sec[0]:
+        raise ConfigError("timing.late_delay_sec must lie above timing.reaction_delay_sec: it is the worse answer")
+    if config.timing.reply_gap_sec >= config.timing.late_gap_sec[0]:
+        raise ConfigError("timing.late_gap_sec must lie above timing.reply_gap_sec: it is the worse answer")
+    if min(config.mix.shares().values()) < 0 or sum(getattr(config.mix, s.value) for s in Scenario) <= 0:
+        raise ConfigError("mix: shares must not be negative, and one at least must be above 0")
+    _one_of("layout.causality", config.layout.causality, ("causal", "paper"))
+    _one_of("layout.tdm_slicing", config.layout.tdm_slicing, ("words", "clock"))
+    for name in config.layout.emit:
+        _one_of("layout.emit", name, LAYOUTS)
+    if not config.has_sound:
+        needing = [name for name in config.layout.emit if name not in TEXT_LAYOUTS]
+        if needing:
+            raise ConfigError(
+                f"speech.backend 'nominal' makes no sound, and the layouts {needing} need it: "
+                f"set layout.emit to {list(TEXT_LAYOUTS)}"
+            )
+
+
+def as_dict(config: object) -> dict[str, object]:
+    """Plain values, in the order of the fields, for YAML, JSON and fingerprints."""
+    assert dataclasses.is_dataclass(config) and not isinstance(config, type)
+    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def fingerprint(*parts: object) -> str:
+    """16 hex digits that change whenever any of the parts (plain values or dataclasses) does."""
+    plain = [as_dict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts]
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{key} is {value}, expected at least {least}")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(known)}")

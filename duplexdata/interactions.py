@@ -1,0 +1,382 @@
+"""Source dialogues become scripts: who says what in reaction to what. No files, no sound.
+
+Sources: arXiv 2406.15718v2 (the four interruption types and topic interweaving), 2409.11727, section 2.3
+(distractors); where an LLM writes in the papers, templates and the corpus itself do here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from duplexdata.banks import Banks
+from duplexdata.config import MixConfig, TimingConfig
+from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Scenario, Script, Utterance
+from duplexdata.errors import ScriptError
+from duplexdata.rng import rng_for, stable_hash
+from duplexdata.spoken import sentences
+from duplexdata.words import nominal_seconds, split_words
+
+RESET_DIALOGUES = 5
+"""Dialogues in a reset, the first four cut. Source: arXiv 2406.15718v2."""
+INTERWOVEN = (3, 5)
+"""Fewest and most dialogues that are interwoven. Source: arXiv 2406.15718v2."""
+MOST_PER_TOPIC = 2
+"""Exchanges of each dialogue that are interwoven, so that the whole stays within a few minutes. [ours]"""
+_SURE_SEC = 1.5
+"""Nominal seconds that a reply must have beyond what an interruption needs: speaking rates differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who is heard: voice ids."""
+
+    user: str
+    assistant: str
+    bystander: str
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a script is made of.
+
+    Attributes:
+        dialogues: the conversation's own first, then those to borrow from; speakable, one language.
+        banks: of that language; None where there are none, which leaves the scenarios that need no phrases.
+    """
+
+    dialogues: tuple[Dialogue, ...]
+    banks: Banks | None
+    cast: Cast
+
+
+def interruptible(text: str, language: str, timing: TimingConfig) -> bool:
+    """Whether a reply is long enough to be barged into and still to stop late in the negative."""
+    return nominal_seconds(text, language) >= timing.late_delay_sec[1] + _SURE_SEC
+
+
+def dialogues_needed(scenario: Scenario, rng: np.random.Generator) -> int:
+    """How many source dialogues a conversation of this kind takes."""
+    if scenario is Scenario.DIALOGUE_RESET:
+        return RESET_DIALOGUES
+    if scenario is Scenario.TOPIC_INTERWEAVING:
+        return int(rng.integers(INTERWOVEN[0], INTERWOVEN[1] + 1))
+    return 2 if scenario is Scenario.BACK_ON_TOPIC else 1
+
+
+def fits(scenario: Scenario, dialogue: Dialogue, banks: Banks | None, timing: TimingConfig) -> bool:
+    """Whether `dialogue` can be a conversation of this kind's own (first) dialogue."""
+    if not scenario.interrupts:
+        return True
+    return banks is not None and bool(_long_replies(dialogue, timing))
+
+
+def can_lend(scenario: Scenario, dialogue: Dialogue, timing: TimingConfig) -> bool:
+    """Whether another conversation of this kind can borrow from `dialogue`: a reset cuts its first reply."""
+    if scenario is not Scenario.DIALOGUE_RESET:
+        return True
+    return interruptible(_exchanges(dialogue)[0][1], dialogue.language, timing)
+
+
+def plan_script(
+    asked: Scenario, material: Material, *, repeat: int, mix: MixConfig, timing: TimingConfig, seed: int
+) -> Script:
+    """A script of the scenario asked for, or of the nearest that the material allows (see `Script.asked`).
+
+    Args:
+        repeat: how often the same dialogue has been made into the same scenario before (its id depends on it).
+    """
+    scenario = _possible(asked, material, timing)
+    own = material.dialogues[0]
+    key = stable_hash(own.id, scenario, seed, repeat)
+    id_ = f"{scenario.value.replace('_', '-')}-{key:016x}"
+    rng = rng_for(seed, id_, "script")
+    utterances = _SCENARIOS[scenario](material, timing, rng)
+    script = Script(
+        id=id_,
+        source=own.source,
+        source_ids=_sources_used(scenario, material),
+        scenario=scenario,
+        asked=asked,
+        language=own.language,
+        licence=" AND ".join(sorted({d.licence for d in _used(scenario, material)})),
+        user_voice=material.cast.user,
+        assistant_voice=material.cast.assistant,
+        utterances=tuple(utterances),
+    )
+    return _lay_over(_with_pause(script, mix, timing, seed), material, mix, seed)
+
+
+def resume(script: Script, index: int, words_begun: int) -> Script:
+    """The script with the text of its resumption: the transition, then the reply from the sentence that was cut.
+
+    Args:
+        index: of the RESUMPTION.
+        words_begun: words of the resumed reply that had begun when it stopped.
+    """
+    resumption = script.utterances[index]
+    assert resumption.resumes is not None
+    reply = script.utterances[resumption.resumes].text
+    rest = rest_from_sentence(reply, words_begun, script.language)
+    text = _join(resumption.text, rest, script.language)
+    done = (*script.utterances[:index], replace(resumption, text=text), *script.utterances[index + 1 :])
+    return replace(script, utterances=done)
+
+
+def rest_from_sentence(text: str, words_begun: int, language: str) -> str:
+    """What is left of a text of which `words_begun` words were begun, from the start of the unfinished sentence."""
+    parts = sentences(text, language)
+    said = 0
+    for i, sentence in enumerate(parts):
+        said += len(split_words(sentence))
+        if said > words_begun:
+            return _join_all(parts[i:], language)
+    return parts[-1]
+
+
+# -- one function per scenario: material -> utterances
+
+
+def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+    talk = _Talk(material.cast)
+    talk.exchanges(material.dialogues[0])
+    return talk.utterances
+
+
+def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+    """The dialogues' exchanges shuffled, the order inside each kept."""
+    left = [_exchanges(d)[:MOST_PER_TOPIC] for d in material.dialogues]
+    order = rng.permutation([n for n, exchanges in enumerate(left) for _ in exchanges])
+    talk = _Talk(material.cast)
+    seen: set[int] = set()
+    last = -1
+    for n in map(int, order):
+        query, reply = left[n].pop(0)
+        writer = "corpus"
+        if n in seen and n != last and material.banks is not None:
+            bridge = material.banks.transition("topic_interweaving", rng)
+            query, writer = _join(bridge, query, material.banks.language), "template+corpus" if bridge else "corpus"
+        talk.ask(query, writer)
+        talk.answer(reply, "corpus")
+        seen.add(n)
+        last = n
+    return talk.utterances
+
+
+def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+    """The conversation ends with the request: the assistant stops and says nothing more."""
+    target = _pick_reply(material.dialogues[0], timing, rng)
+    talk = _Talk(material.cast)
+    talk.exchanges(material.dialogues[0], upto=target + 1)
+    talk.interrupt(_banks(material).transition("generation_termination", rng), "template")
+    return talk.utterances
+
+
+def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+    """Asked for the same again, the assistant starts its reply over; then the dialogue goes on."""
+    own = material.dialogues[0]
+    target = _pick_reply(own, timing, rng)
+    talk = _Talk(material.cast)
+    talk.exchanges(own, upto=target + 1)
+    talk.interrupt(_banks(material).transition("regeneration", rng), "template")
+    talk.answer(_exchanges(own)[target][1], "corpus")
+    talk.exchanges(own, since=target + 1)
+    return talk.utterances
+
+
+def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+    """Each dialogue but the last is cut in a reply; the next one's opening comes behind a transition."""
+    talk = _Talk(material.cast)
+    banks = _banks(material)
+    for n, dialogue in enumerate(material.dialogues):
+        query, reply = _exchanges(dialogue)[0 if n else _pick_reply(dialogue, timing, rng)]
+        if n:
+            transition = banks.transition("dialogue_reset", rng)
+            writer = "template+corpus" if transition else "corpus"
+            talk.interrupt(_join(transition, query, banks.language), writer)
+        else:
+            talk.ask(query, "corpus")
+        talk.answer(reply, "corpus")
+    return talk.utterances
+
+
+def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+    """A side question mid-reply, its answer, and the rest of the reply; then the dialogue goes on."""
+    own, other = material.dialogues[:2]
+    banks = _banks(material)
+    target = _pick_reply(own, timing, rng)
+    talk = _Talk(material.cast)
+    talk.exchanges(own, upto=target + 1)
+    resumed = len(talk.utterances) - 1
+    query, reply = min(_exchanges(other), key=lambda e: len(e[0]) + len(e[1]))
+    talk.interrupt(_join(banks.transition("back_on_topic", rng), query, banks.language), "template+corpus")
+    # A side question gets a short answer: the reply's first sentence.
+    talk.answer(sentences(reply, own.language)[0], "corpus")
+    talk.resume(banks.transition("resumption", rng), resumed, "template+corpus")
+    talk.exchanges(own, since=target + 1)
+    return talk.utterances
+
+
+_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], list[Utterance]]] = {
+    Scenario.UNINTERRUPTED: _uninterrupted,
+    Scenario.TOPIC_INTERWEAVING: _topic_interweaving,
+    Scenario.GENERATION_TERMINATION: _generation_termination,
+    Scenario.REGENERATION: _regeneration,
+    Scenario.DIALOGUE_RESET: _dialogue_reset,
+    Scenario.BACK_ON_TOPIC: _back_on_topic,
+}
+
+
+class _Talk:
+    """Utterances in the making; keeps the indices that later ones refer to."""
+
+    def __init__(self, cast: Cast) -> None:
+        self._cast = cast
+        self.utterances: list[Utterance] = []
+
+    def _add(self, channel: Channel, kind: Kind, text: str, writer: str, **links: int | None) -> None:
+        voice = self._cast.user if channel is Channel.USER else self._cast.assistant
+        self.utterances.append(Utterance(channel, kind, text, writer, voice, **links))  # type: ignore[arg-type]
+
+    def ask(self, text: str, writer: str) -> None:
+        self._add(Channel.USER, Kind.QUERY, text, writer)
+
+    def answer(self, text: str, writer: str) -> None:
+        asked = max(i for i, u in enumerate(self.utterances) if u.channel is Channel.USER)
+        self._add(Channel.ASSISTANT, Kind.REPLY, text, writer, replies_to=asked)
+
+    def interrupt(self, text: str, writer: str) -> None:
+        """Barge into the reply said last."""
+        self._add(Channel.USER, Kind.INTERRUPTION, text, writer, interrupts=len(self.utterances) - 1)
+
+    def resume(self, transition: str, reply: int, writer: str) -> None:
+        self._add(Channel.ASSISTANT, Kind.RESUMPTION, transition, writer, resumes=reply)
+
+    def exchanges(self, dialogue: Dialogue, since: int = 0, upto: int | None = None) -> None:
+        for query, reply in _exchanges(dialogue)[since:upto]:
+            self.ask(query, "corpus")
+            self.answer(reply, "corpus")
+
+
+# -- what is laid over
+
+
+def _with_pause(script: Script, mix: MixConfig, timing: TimingConfig, seed: int) -> Script:
+    """Now and then a query holds a silence at a clause boundary, longer than a reply gap at times."""
+    rng = rng_for(seed, script.id, "pause")
+    if rng.random() >= mix.pause:
+        return script
+    places = [
+        (i, w)
+        for i, u in enumerate(script.utterances)
+        if u.kind is Kind.QUERY
+        for w in _clause_ends(u.text)
+    ]
+    if not places:
+        return script
+    i, word = places[int(rng.integers(len(places)))]
+    paused = replace(script.utterances[i], pause=Pause(word, float(rng.uniform(*timing.pause_sec))))
+    return replace(script, utterances=(*script.utterances[:i], paused, *script.utterances[i + 1 :]))
+
+
+def _clause_ends(text: str) -> list[int]:
+    spans = split_words(text)
+    return [w for w, s in enumerate(spans[:-1]) if text[s.start : s.end].rstrip("\"'”’").endswith(tuple(",;:.?!，；：。？！、"))]
+
+
+def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> Script:
+    """Distractors and backchannels, behind the utterances that make the timeline."""
+    if material.banks is None:
+        return script
+    rng = rng_for(seed, script.id, "overlays")
+    replies = [i for i, u in enumerate(script.utterances) if u.channel is Channel.ASSISTANT]
+    over: list[Utterance] = []
+    draws = rng.random(3)
+    if draws[0] < mix.distractor:
+        where = None if draws[1] < mix.distractor_in_silence else replies[int(rng.integers(len(replies)))]
+        context = " ".join(u.text for u in script.utterances if u.kind is Kind.QUERY)
+        text = material.banks.distractor(context, rng)
+        over.append(_overlay(Kind.DISTRACTOR, text, material.cast.bystander, where))
+    if draws[2] < mix.backchannel:
+        where = replies[int(rng.integers(len(replies)))]
+        text = material.banks.backchannels[int(rng.integers(len(material.banks.backchannels)))]
+        # One overlay per reply, so that each finds room.
+        if where not in {u.over for u in over}:
+            over.append(_overlay(Kind.BACKCHANNEL, text, material.cast.user, where))
+    return replace(script, utterances=(*script.utterances, *over))
+
+
+def _overlay(kind: Kind, text: str, voice: str, over: int | None) -> Utterance:
+    return Utterance(Channel.USER, kind, text, "template", voice, over=over)
+
+
+# -- small helpers
+
+
+def _exchanges(dialogue: Dialogue) -> list[tuple[str, str]]:
+    texts = [t.text for t in dialogue.turns]
+    return list(zip(texts[::2], texts[1::2], strict=False))
+
+
+def _long_replies(dialogue: Dialogue, timing: TimingConfig) -> list[int]:
+    return [n for n, (_, r) in enumerate(_exchanges(dialogue)) if interruptible(r, dialogue.language, timing)]
+
+
+def _pick_reply(dialogue: Dialogue, timing: TimingConfig, rng: np.random.Generator) -> int:
+    long = _long_replies(dialogue, timing)
+    return long[int(rng.integers(len(long)))]
+
+
+def _possible(asked: Scenario, material: Material, timing: TimingConfig) -> Scenario:
+    """The scenario asked for, else the plainest one that the material allows."""
+    own = material.dialogues[0]
+    if not fits(asked, own, material.banks, timing):
+        return Scenario.UNINTERRUPTED
+    enough = {Scenario.DIALOGUE_RESET: RESET_DIALOGUES, Scenario.TOPIC_INTERWEAVING: INTERWOVEN[0], Scenario.BACK_ON_TOPIC: 2}
+    if len(material.dialogues) < enough.get(asked, 1):
+        return Scenario.UNINTERRUPTED
+    if asked is Scenario.DIALOGUE_RESET and not all(
+        interruptible(_exchanges(d)[0][1], d.language, timing) for d in material.dialogues[1:-1]
+    ):
+        return Scenario.UNINTERRUPTED
+    return asked
+
+
+def _used(scenario: Scenario, material: Material) -> Sequence[Dialogue]:
+    several = (Scenario.DIALOGUE_RESET, Scenario.TOPIC_INTERWEAVING, Scenario.BACK_ON_TOPIC)
+    return material.dialogues if scenario in several else material.dialogues[:1]
+
+
+def _sources_used(scenario: Scenario, material: Material) -> tuple[str, ...]:
+    return tuple(d.id for d in _used(scenario, material))
+
+
+def _banks(material: Material) -> Banks:
+    if material.banks is None:
+        raise ScriptError("no_phrases", f"no phrase bank for the language {material.dialogues[0].language!r}")
+    return material.banks
+
+
+def _join(first: str, second: str, language: str) -> str:
+    """Two phrases as one text; behind a comma the second goes on in lower case, but for "I" and names."""
+    if not first or not second:
+        return first or second
+    if language.split("-")[0] == "zh":
+        return first + second
+    head = second.split(" ", 1)[0]
+    if first.endswith(",") and head.lower() in _LOWERED:
+        second = second[0].lower() + second[1:]
+    return f"{first} {second}"
+
+
+_LOWERED = frozenset(
+    "a an and are at based be by can could did do does explain find for from give hey how identify if in is it let list "
+    "make my name of on please provide should tell that the there these this to was were what when where which who whose "
+    "why will with would write you your describe create generate calculate compare define summarize".split()
+)
+
+
+def _join_all(parts: Sequence[str], language: str) -> str:
+    return ("" if language.split("-")[0] in ("zh", "ja") else " ").join(parts)

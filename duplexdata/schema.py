@@ -1,0 +1,178 @@
+"""The columns of every config of a dataset: one Arrow schema each, carrying the features that `datasets` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+_WORD = pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())])
+UTTERANCE = pa.struct(
+    [
+        ("channel", pa.string()),
+        ("kind", pa.string()),
+        ("text", pa.string()),
+        ("spoken_text", pa.string()),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+        ("cut", pa.bool_()),
+        ("addressed", pa.bool_()),
+        ("writer", pa.string()),
+        ("voice", pa.string()),
+        ("words", pa.list_(_WORD)),
+    ]
+)
+_PROVENANCE = pa.struct(
+    [
+        ("licence", pa.string()),
+        ("synthesizer", pa.string()),
+        ("prompt_version", pa.string()),
+        ("config", pa.string()),
+        ("package", pa.string()),
+    ]
+)
+_NEGATIVE = pa.struct(
+    [
+        ("kind", pa.string()),
+        ("utterance", pa.int32()),
+        ("positive_sec", pa.float64()),
+        ("negative_sec", pa.float64()),
+        ("assistant", pa.list_(pa.uint16())),
+        ("start", pa.float64()),
+        ("end", pa.float64()),
+    ]
+)
+_IDS = pa.list_(pa.int32())
+_AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+COLUMNS: Mapping[str, list[tuple[str, pa.DataType]]] = {
+    "conversations": [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("source_ids", pa.list_(pa.string())),
+        ("scenario", pa.string()),
+        ("language", pa.string()),
+        ("audio", _AUDIO),
+        ("duration", pa.float64()),
+        ("utterances", pa.list_(UTTERANCE)),
+        ("user_voice", pa.string()),
+        ("assistant_voice", pa.string()),
+        ("provenance", _PROVENANCE),
+    ],
+    "codes": [
+        ("id", pa.string()),
+        ("frame_rate", pa.float64()),
+        ("codebook_size", pa.int32()),
+        ("codec", pa.string()),
+        ("user", pa.list_(pa.uint16())),
+        ("assistant", pa.list_(pa.uint16())),
+        ("negatives", pa.list_(_NEGATIVE)),
+    ],
+    "sft": [
+        ("id", pa.string()),
+        ("scenario", pa.string()),
+        ("input_ids", _IDS),
+        ("labels", _IDS),
+        ("n_blocks", pa.int32()),
+        ("n_speech", pa.int32()),
+        ("n_text", pa.int32()),
+    ],
+    "dpo": [
+        ("id", pa.string()),
+        ("kind", pa.string()),
+        ("chosen_input_ids", _IDS),
+        ("chosen_labels", _IDS),
+        ("rejected_input_ids", _IDS),
+        ("rejected_labels", _IDS),
+        ("positive_sec", pa.float64()),
+        ("negative_sec", pa.float64()),
+        ("n_blocks", pa.int32()),
+        ("n_speech", pa.int32()),
+        ("n_text", pa.int32()),
+    ],
+    "tdm": [
+        ("id", pa.string()),
+        ("scenario", pa.string()),
+        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+    ],
+    "duo": [
+        ("id", pa.string()),
+        ("scenario", pa.string()),
+        ("text", pa.string()),
+        ("input_ids", _IDS),
+        ("labels", _IDS),
+        ("channel", pa.list_(pa.int8())),
+        ("position", _IDS),
+    ],
+}
+CONFIGS = tuple(COLUMNS)
+
+DICTIONARY: Mapping[str, list[str]] = {
+    # Leaf paths; a list's own name would be taken silently and leave the column plain (pyarrow's trap).
+    "conversations": [
+        *("source", "scenario", "language", "user_voice", "assistant_voice"),
+        *(f"utterances.list.element.{name}" for name in ("channel", "kind", "writer", "voice")),
+        *(f"provenance.{field.name}" for field in _PROVENANCE),
+    ],
+    "codes": ["codec", "user.list.element", "assistant.list.element", "negatives.list.element.assistant.list.element"],
+    # Speech tokens are most of a row, and few distinct values: a dictionary packs them to their entropy.
+    "sft": ["scenario", "input_ids.list.element", "labels.list.element"],
+    "dpo": [
+        "kind",
+        *(f"{which}_{what}.list.element" for which in ("chosen", "rejected") for what in ("input_ids", "labels")),
+    ],
+    "tdm": ["scenario", "messages.list.element.role"],
+    "duo": ["scenario", "labels.list.element", "channel.list.element"],
+}
+
+
+def arrow_schema(config: str, facts: Mapping[str, object] | None = None) -> pa.Schema:
+    """The schema of a config's files.
+
+    Args:
+        facts: stored as JSON under the metadata key `duplexdata` (the vocabulary's layout, say).
+    """
+    columns = COLUMNS[config]
+    features = {name: feature(type_) for name, type_ in columns}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    if facts:
+        metadata["duplexdata"] = json.dumps(facts, sort_keys=True)
+    return pa.schema(columns, metadata=metadata)
+
+
+def feature(type_: pa.DataType) -> dict[str, object]:
+    """A type as `datasets` writes it into a file's metadata (datasets 4 and later)."""
+    if type_ == _AUDIO:
+        return {"decode": False, "_type": "Audio"}
+    if pa.types.is_struct(type_):
+        return {field.name: feature(field.type) for field in type_}
+    if pa.types.is_list(type_):
+        return {"feature": feature(type_.value_type), "_type": "List"}
+    return {"dtype": _DTYPES.get(str(type_), str(type_)), "_type": "Value"}
+
+
+_DTYPES = {"double": "float64"}
+
+_JSON_TYPES = {"string": "string", "double": "number", "bool": "boolean", "binary": "string"}
+
+
+def json_schema(config: str) -> dict[str, object]:
+    """JSON Schema of one row, as shipped in `schemas/`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"a row of {config}",
+        **_json_type(pa.struct(COLUMNS[config])),
+    }
+
+
+def _json_type(type_: pa.DataType) -> dict[str, object]:
+    if pa.types.is_struct(type_):
+        properties = {field.name: _json_type(field.type) for field in type_}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
+    if pa.types.is_list(type_):
+        return {"type": "array", "items": _json_type(type_.value_type)}
+    if pa.types.is_integer(type_):
+        limits = {"uint16": {"minimum": 0, "maximum": 65535}, "int8": {"minimum": 0, "maximum": 1}}
+        return {"type": "integer", **limits.get(str(type_), {})}
+    return {"type": _JSON_TYPES[str(type_)]}

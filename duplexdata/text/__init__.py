@@ -1,0 +1,1 @@
+"""The one vocabulary: text tokens, state tokens and speech tokens."""
