@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 CHARACTERS_PER_SECOND = 14.5
 """Alphabetic text, spaces included: about 170 English words a minute."""
@@ -20,6 +21,7 @@ CJK = (
 """Regex class body: ideographs and kana, which are written without spaces."""
 
 _TOKEN = re.compile(r"\S+")
+_MARKS_ALONE = re.compile(r"(?<!\S)(?:[^\w\s]|_)++(?!\S)")
 _HAS_CJK = re.compile(f"[{CJK}]")
 _OPEN = re.escape("“‘（《〈「『【〔｛［(")
 _QUOTE = "\"'"
@@ -37,8 +39,7 @@ _SENTENCE_END = re.compile(r"[.!?…]+(?=\s)|[。！？]+")
 _MARKS = " \n\t,;:.!?…，；：、。！？\"'”’)）」』"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Characters `start` to `end` (exclusive) of a text."""
 
     start: int
@@ -56,15 +57,8 @@ def _pieces(text: str) -> Iterator[Span]:
             yield Span(piece.start(), piece.end())
 
 
-def split_words(text: str) -> list[Span]:
-    """The words of a text, in order.
-
-    A word is what stands between spaces; an ideograph or kana is a word of its own, with the closing
-    punctuation directly behind it and the opening punctuation directly before it. What has no letter or digit
-    is no word: it belongs to the word before it, or to the first one where there is none before. So every
-    character that is not a space is in exactly one word, unless the text has no letter and no digit at all:
-    then it has no words.
-    """
+def _merged(text: str) -> list[Span]:
+    """The words of any text: its pieces, each with the pieces of punctuation that belong to it."""
     words: list[Span] = []
     pending: int | None = None
     for piece in _pieces(text):
@@ -78,9 +72,43 @@ def split_words(text: str) -> list[Span]:
     return words
 
 
+@lru_cache(maxsize=4096)
+def _words(text: str) -> tuple[Span, ...]:
+    has_cjk = not text.isascii() and _HAS_CJK.search(text) is not None
+    tokens = text.split()
+    if has_cjk or " ".join(tokens) != text or _MARKS_ALONE.search(text):
+        return tuple(_merged(text))
+    # Most texts: every token is a word, one space between them.
+    new = tuple.__new__  # `Span(...)` takes twice the time
+    words: list[Span] = []
+    start = 0
+    for token in tokens:
+        end = start + len(token)
+        words.append(new(Span, (start, end)))
+        start = end + 1
+    return tuple(words)
+
+
+def split_words(text: str) -> list[Span]:
+    """The words of a text, in order.
+
+    A word is what stands between spaces; an ideograph or kana is a word of its own, with the closing
+    punctuation directly behind it and the opening punctuation directly before it. What has no letter or digit
+    is no word: it belongs to the word before it, or to the first one where there is none before. So every
+    character that is not a space is in exactly one word, unless the text has no letter and no digit at all:
+    then it has no words.
+    """
+    return list(_words(text))
+
+
+def word_starts(text: str) -> tuple[int, ...]:
+    """Where each word of `split_words` begins."""
+    return tuple([start for start, _ in _words(text)])
+
+
 def word_texts(text: str) -> list[str]:
     """The words of `split_words` as text; one with a detached mark keeps the space before it ("yes –")."""
-    return [text[word.start : word.end] for word in split_words(text)]
+    return [text[start:end] for start, end in _words(text)]
 
 
 def nominal_seconds(text: str, language: str = "en") -> float:

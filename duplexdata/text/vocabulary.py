@@ -1,19 +1,25 @@
-"""The one vocabulary of a dataset: a text tokenizer with state tokens and speech tokens appended."""
+"""The one vocabulary of a dataset: a text tokenizer with state tokens and speech tokens appended.
+
+`make_tokenizer` makes the folder `tokenizer/` once, through `transformers`; workers read it with `Vocabulary.read`,
+which needs only the small `tokenizers` library and starts in milliseconds.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import AddedToken, Tokenizer
 
 from duplexdata.errors import TokenizerError
 from duplexdata.layouts.interleaved import StateTokens
 from duplexdata.layouts.tokens import ASSISTANT, ASSISTANT_GLM, EOS, EPAD, NON_QUERY, PAD, QUERY, SILENCE, audio_token
 from duplexdata.resources import data_file
-from duplexdata.shards import write_text
+from duplexdata.shards import temporary_name
 from duplexdata.text.types import DuoTokens, Encoded
 
 EMBEDDED = "embedded"
@@ -23,62 +29,46 @@ class Vocabulary:
     """Attributes:
     state: ids of the interleaved layout's state tokens and of speech token 0.
     duo: ids of DUO's state tokens and of the end of an answer.
+    codebook_size: speech tokens in it, contiguous from `state.speech_offset`.
     """
 
-    def __init__(self, tokenizer: Any, codebook_size: int, name: str) -> None:
-        self._tokenizer, self.codebook_size, self.name = tokenizer, codebook_size, name
-        assistant = ASSISTANT_GLM if _id(tokenizer, ASSISTANT_GLM) is not None else ASSISTANT
-        self.assistant_token = assistant
-        ids = {token: _id(tokenizer, token) for token in (SILENCE, assistant, PAD, EPAD, QUERY, NON_QUERY, EOS)}
-        missing = [token for token, i in ids.items() if i is None]
+    def __init__(self, tokenizer: Tokenizer, name: str) -> None:
+        self._tokenizer = tokenizer
+        ids = {t: tokenizer.token_to_id(t) for t in _state_tokens(tokenizer)}
+        missing = [t for t, i in ids.items() if i is None]
         if missing:
-            raise TokenizerError(f"the tokenizer {name} lacks {', '.join(missing)}; give it to `Vocabulary.load`")
-        known = {token: i for token, i in ids.items() if i is not None}
-        offset = _speech_offset(tokenizer, codebook_size, name)
-        self.state = StateTokens(known[SILENCE], known[assistant], known[PAD], known[EPAD], offset)
-        self.duo = DuoTokens(known[QUERY], known[NON_QUERY], known[EOS])
-        self._backend = tokenizer.backend_tokenizer
+            raise TokenizerError(f"the tokenizer {name} lacks {', '.join(missing)}: it is none of a dataset of ours")
+        silence, assistant, pad, epad, query, non_query, eos = ids.values()
+        offset, self.codebook_size = _speech_range(tokenizer, name)
+        self.state = StateTokens(silence, assistant, pad, epad, offset)
+        self.duo = DuoTokens(query, non_query, eos)
 
     @classmethod
-    def load(cls, source: str, codebook_size: int, *, trust_remote_code: bool = False) -> Vocabulary:
-        """The tokenizer of a folder or hub id ("embedded": the package's own), extended by what it lacks.
-
-        Raises: TokenizerError: it cannot be loaded, is no fast tokenizer, or its speech tokens are not contiguous.
-        """
-        tokenizer = _load(source, trust_remote_code)
-        if not getattr(tokenizer, "is_fast", False):
-            raise TokenizerError(
-                f"the tokenizer {source} is not a fast one: layouts need its character offsets. "
-                "Convert it with `PreTrainedTokenizerFast(tokenizer_file=…)` and name the folder you save"
-            )
-        _extend(tokenizer, codebook_size)
-        return cls(tokenizer, codebook_size, source)
-
-    @classmethod
-    def read(cls, folder: Path, codebook_size: int) -> Vocabulary:
-        """A dataset's own `tokenizer/`, as it stands."""
-        return cls(_load(str(folder), False), codebook_size, str(folder))
+    def read(cls, folder: Path) -> Vocabulary:
+        """A dataset's own `tokenizer/`. Raises TokenizerError where it is missing or not one of ours."""
+        file = folder / "tokenizer.json"
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exceptions
+            raise TokenizerError(f"{file}: cannot be read ({error})") from error
+        return cls(tokenizer, str(folder))
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokens of each text alone, without anything put before or behind."""
-        found = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [
-            Encoded(
-                np.array(e.ids, np.int32),
-                np.array(e.offsets, np.int32).reshape(-1, 2)[:, 0],
-            )
-            for e in found
+            Encoded(np.array(e.ids, np.int32), np.array([a for a, _ in e.offsets], np.int32)) for e in found
         ]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+        return str(self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False))
 
     def __len__(self) -> int:
-        return len(self._tokenizer)
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def facts(self) -> dict[str, object]:
         """The vocabulary's layout, for the manifest and the files' metadata."""
-        s = self.state
+        s, d = self.state, self.duo
         return {
             "codebook_size": self.codebook_size,
             "speech_offset": s.speech_offset,
@@ -88,25 +78,79 @@ class Vocabulary:
                 "assistant": s.assistant,
                 "pad": s.pad,
                 "epad": s.epad,
-                "query": self.duo.query,
-                "non_query": self.duo.non_query,
-                "eos": self.duo.eos,
+                "query": d.query,
+                "non_query": d.non_query,
+                "eos": d.eos,
             },
         }
 
-    def save(self, folder: Path) -> None:
-        """For `AutoTokenizer.from_pretrained`; the same bytes each time."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._tokenizer.save_pretrained(folder)
-        for path in sorted(folder.glob("*.json")):
-            # Local paths must not end up in a dataset.
-            text = path.read_text(encoding="utf-8")
-            write_text(path, re.sub(r'\n\s*"(name_or_path|_name_or_path)": "[^"]*",?', "", text))
+
+def make_tokenizer(source: str, codebook_size: int, folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Write `folder` for `AutoTokenizer.from_pretrained`: the source's tokens, then what it lacks of ours.
+
+    A source that has the speech tokens already (GLM-4-Voice) keeps them as they are.
+
+    Args:
+        source: "embedded", or a folder or hub id that `AutoTokenizer` loads.
+        codebook_size: of the codec whose tokens the vocabulary must hold.
+
+    Raises: TokenizerError: it cannot be loaded, is no fast tokenizer, or its speech tokens are not those of the codec.
+    """
+    tokenizer = _load(source, trust_remote_code)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise TokenizerError(
+            f"the tokenizer {source} is not a fast one: layouts need its character offsets. "
+            "Convert it with `PreTrainedTokenizerFast(tokenizer_file=…)` and name the folder you save"
+        )
+    wanted = _state_tokens(backend)
+    if backend.token_to_id(audio_token(0)) is None:
+        wanted += [audio_token(i) for i in range(codebook_size)]
+    new = [AddedToken(t, special=True, normalized=False) for t in wanted if backend.token_to_id(t) is None]
+    tokenizer.add_tokens(new, special_tokens=True)
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = EOS
+    _, found = _speech_range(tokenizer.backend_tokenizer, source)
+    if found < codebook_size:
+        raise TokenizerError(
+            f"the tokenizer {source} has {found} speech tokens in a row from {audio_token(0)} on, "
+            f"the codec needs {codebook_size}: use the tokenizer that belongs to it, or one without speech tokens"
+        )
+    _save(tokenizer, folder)
 
 
-def _id(tokenizer: Any, token: str) -> int | None:
-    found = tokenizer.backend_tokenizer.token_to_id(token)
-    return None if found is None else int(found)
+def _save(tokenizer: Any, folder: Path) -> None:
+    """All files or none, and no trace of where the source was."""
+    temporary = temporary_name(folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tokenizer.save_pretrained(temporary)
+    for path in sorted(temporary.glob("*.json")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(re.sub(r'\n\s*"_?name_or_path": "[^"]*",?', "", text), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def _state_tokens(tokenizer: Tokenizer) -> list[str]:
+    assistant = ASSISTANT_GLM if tokenizer.token_to_id(ASSISTANT_GLM) is not None else ASSISTANT
+    return [SILENCE, assistant, PAD, EPAD, QUERY, NON_QUERY, EOS]
+
+
+def _speech_range(tokenizer: Tokenizer, name: str) -> tuple[int, int]:
+    """Id of speech token 0, and how many follow in a row."""
+    first = tokenizer.token_to_id(audio_token(0))
+    if first is None:
+        raise TokenizerError(f"the tokenizer {name} has no speech tokens ({audio_token(0)})")
+    n = 1
+    while tokenizer.token_to_id(audio_token(n)) == first + n:
+        n += 1
+    if (behind := tokenizer.token_to_id(audio_token(n))) is not None:
+        raise TokenizerError(
+            f"the tokenizer {name} has {audio_token(n)} at {behind}, expected {first + n}: "
+            "speech tokens must be contiguous"
+        )
+    return int(first), n
 
 
 def _load(source: str, trust_remote_code: bool) -> Any:
@@ -117,33 +161,8 @@ def _load(source: str, trust_remote_code: bool) -> Any:
     path = str(data_file("tokenizer")) if source == EMBEDDED else source
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # anything from a missing file to a broken pickle-free format
         raise TokenizerError(
-            f"no tokenizer can be loaded from {source!r}: give a folder with tokenizer.json or a hub id that is "
-            f"cached or reachable ({str(error).splitlines()[0]})"
+            f"no tokenizer can be loaded from {source!r}: give a folder with tokenizer.json, or a hub id that is "
+            f"cached or reachable ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
         ) from error
-
-
-def _extend(tokenizer: Any, codebook_size: int) -> None:
-    """Append what is missing: state tokens first, then all speech tokens, so that these are contiguous."""
-    from tokenizers import AddedToken
-
-    assistant = ASSISTANT_GLM if _id(tokenizer, ASSISTANT_GLM) is not None else ASSISTANT
-    wanted = [SILENCE, assistant, PAD, EPAD, QUERY, NON_QUERY, EOS]
-    if _id(tokenizer, audio_token(0)) is None:
-        wanted += [audio_token(i) for i in range(codebook_size)]
-    new = [AddedToken(t, special=True, normalized=False) for t in wanted if _id(tokenizer, t) is None]
-    tokenizer.add_tokens(new, special_tokens=True)
-
-
-def _speech_offset(tokenizer: Any, codebook_size: int, name: str) -> int:
-    first = _id(tokenizer, audio_token(0))
-    if first is None:
-        raise TokenizerError(f"the tokenizer {name} has no {audio_token(0)}")
-    for i in range(codebook_size):
-        if _id(tokenizer, audio_token(i)) != first + i:
-            raise TokenizerError(
-                f"the tokenizer {name} has {audio_token(i)} at {_id(tokenizer, audio_token(i))}, expected {first + i}: "
-                f"the {codebook_size} speech tokens of the codec must be there, in a row"
-            )
-    return int(first)

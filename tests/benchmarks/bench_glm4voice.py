@@ -1,12 +1,14 @@
-"""How fast the GLM-4-Voice tokenizer is at its real size (random weights), against a plain run of the procedure.
+"""How fast the GLM-4-Voice tokenizer is at its real size (random weights), against a plain run of the
+procedure.
 
     python tests/benchmarks/bench_glm4voice.py                  # CPU: two minutes or so on two cores
     python tests/benchmarks/bench_glm4voice.py --device cuda    # GPU: every precision
 
-The procedure is the reference's: float32, batches of 128 clips in arrival order, each padded to its longest, a dense
-mask. On a CPU that takes long; `--timed` clips of the 128 are then run, padded as the whole batch would be, and the
-time is scaled to all of them (every padded clip costs the same). Useful FLOPs are counted clip by clip: products,
-attention over the pairs that the mask allows, convolutions, spectrum and quantizer; nothing elementwise, no padding.
+The procedure is the reference's: float32, batches of 128 clips in arrival order, each padded to its longest,
+a dense mask. On a CPU that takes long; `--timed` clips of the 128 are then run, padded as the whole batch
+would be, and the time is scaled to all of them (every padded clip costs the same). Useful FLOPs are counted
+clip by clip: products, attention over the pairs that the mask allows, convolutions, spectrum and quantizer;
+    nothing elementwise, no padding.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ def random_tensors(config: Glm4VoiceConfig) -> dict[str, Tensor]:
 
 
 def spread_codes(tensors: dict[str, Tensor], encoder: Encoder, clips: list[Pcm]) -> None:
-    """Codes with the mean and the covariance of the encoder's output, so that margins are of a plausible size."""
+    """Codes with the mean and the covariance of the encoder's output, so that margins are of a plausible
+    size."""
     packing = Packing(tuple(sorted((len(clip) for clip in clips), reverse=True)), encoder.config.pool)
     audio = torch.empty(packing.n_samples, dtype=torch.int16)
     packing.fill(audio.numpy(), sorted(clips, key=len, reverse=True))
@@ -105,7 +108,12 @@ def useful_flops(config: Glm4VoiceConfig, n_samples: int) -> float:
         first = config.pool_after or config.layers
         for layers, n, valid, block in (
             (first, packing.frames, packing.valid_frames, config.block),
-            (config.layers - first, packing.tokens, packing.tokens, config.block and config.block // config.pool),
+            (
+                config.layers - first,
+                packing.tokens,
+                packing.tokens,
+                config.block and config.block // config.pool,
+            ),
         ):
             pairs = sum(
                 (pair.queries[1] - pair.queries[0]) * (pair.keys[1] - pair.keys[0])
@@ -141,7 +149,7 @@ class Procedure:
         h = functional.gelu(functional.conv1d(functional.pad(h, (2, 0)), w["conv1.weight"], w["conv1.bias"]))
         h = functional.pad(h, (2, 0))
         h = functional.gelu(functional.conv1d(h, w["conv2.weight"], w["conv2.bias"], stride=2)).mT
-        n, d = h.shape[1:]
+        n = h.shape[1]
         h = h + w["embed_positions.weight"][:n]
         t = torch.arange(n, device=self.device)
         assert config.block is not None
@@ -210,15 +218,27 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", nargs="*", choices=PRECISIONS, help="default: fp32 on a CPU, all on a GPU")
-    parser.add_argument("--clips", type=int, help="clips for the tokenizer; default 40 on a CPU, 4096 on a GPU")
+    parser.add_argument(
+        "--precision", nargs="*", choices=PRECISIONS, help="default: fp32 on a CPU, all on a GPU"
+    )
+    parser.add_argument(
+        "--clips", type=int, help="clips for the tokenizer; default 40 on a CPU, 4096 on a GPU"
+    )
     parser.add_argument("--batch", type=int, default=128, help="clips per batch of the procedure")
-    parser.add_argument("--timed", type=int, help="of them, those that are run; default 2 on a CPU, all on a GPU")
+    parser.add_argument(
+        "--timed", type=int, help="of them, those that are run; default 2 on a CPU, all on a GPU"
+    )
     parser.add_argument("--flip-clips", type=int, help="clips compared between precisions; 0: none")
-    parser.add_argument("--rounds", type=int, default=None, help="parts timed one by one; default 5, on a GPU 1")
-    parser.add_argument("--threads", type=int, help="of the CPU; one is measured well even on a machine in use")
+    parser.add_argument(
+        "--rounds", type=int, default=None, help="parts timed one by one; default 5, on a GPU 1"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="of the CPU; one is measured well even on a machine in use"
+    )
     parser.add_argument("--token-budget", type=int)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -228,7 +248,11 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     args.rounds = args.rounds or (1 if on_cuda else 5)
-    name = torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device)
+        if on_cuda
+        else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
     say(f"{name}, torch {torch.__version__}")
 
     config = real_config(args.layers)
@@ -237,7 +261,9 @@ def main() -> None:
     clips = random_clips(args.clips or (4096 if on_cuda else 40), args.seed)
     audio_sec = sum(map(len, clips)) / 16_000
     flops = sum(useful_flops(config, len(clip)) for clip in clips)
-    say(f"{len(clips)} clips, {audio_sec:.0f} s of audio, {flops / audio_sec / 1e9:.1f} useful GFLOP per second of it")
+    say(
+        f"{len(clips)} clips, {audio_sec:.0f} s of audio, {flops / audio_sec / 1e9:.1f} useful GFLOP per second"
+    )
 
     procedure = Procedure(config, tensors, device)
     arrival = random_clips(args.batch, args.seed + 1)
@@ -245,18 +271,25 @@ def main() -> None:
     n_padded = -(-max(map(len, arrival)) // 1280) * 1280
     if on_cuda:
         procedure.encode(timed, n_padded)
-    seconds = wall_seconds(lambda: procedure.encode(timed, n_padded), device) * len(arrival) / len(timed)
+    plain: list[npt.NDArray[np.int64]] = []
+    seconds = wall_seconds(lambda: plain.extend(procedure.encode(timed, n_padded)), device)
+    seconds *= len(arrival) / len(timed)
     plain_rate = sum(map(len, arrival)) / 16_000 / seconds
     say(
-        f"procedure: {plain_rate:.2f} audio s/s (batch of {len(arrival)} padded to {n_padded / 16_000:.1f} s; "
-        f"{len(timed)} of them run)"
+        f"procedure: {plain_rate:.2f} audio s/s (batch of {len(arrival)} padded to {n_padded / 16_000:.1f} s, "
+        f"of them {len(timed)} run)"
     )
-    del procedure
 
     for precision in args.precision or (PRECISIONS if on_cuda else ("fp32",)):
         encoder = Encoder(config, tensors, device, precision)
-        codec = Glm4VoiceTokenizer(encoder, weights="random", precision=precision, token_budget=args.token_budget)
-        codec.encode(clips if on_cuda else clips[:1])
+        codec = Glm4VoiceTokenizer(
+            encoder, weights="random", precision=precision, token_budget=args.token_budget
+        )
+        if precision == "fp32":
+            differing = sum(np.count_nonzero(a != b) for a, b in zip(plain, codec.encode(timed), strict=True))
+            say(f"fp32: {differing} of {sum(map(len, plain))} tokens differ from the procedure's")
+        else:
+            codec.encode(clips if on_cuda else clips[:1])
         # the machine's rate is taken before and after each round: others may be using it
         matmul_rates = [matmul_rate(device, encoder.dtype, precision == "tf32")]
         seconds, shares = 0.0, []
@@ -266,21 +299,28 @@ def main() -> None:
             done = sum(useful_flops(config, len(clip)) for clip in part)
             shares.append(done / took / (sum(matmul_rates[-2:]) / 2))
             seconds += took
+        rate = audio_sec / seconds
         say(
-            f"{precision}: {audio_sec / seconds:.2f} audio s/s ({encoder.attention} attention, {codec.token_budget} "
-            f"tokens per batch), {audio_sec / seconds / plain_rate:.2f} x procedure; {flops / seconds / 1e9:.0f} "
-            f"useful GFLOP/s, {float(np.median(shares)):.0%} of the matmul rate (rounds "
-            f"{', '.join(f'{share:.0%}' for share in shares)}; matmul GFLOP/s "
-            f"{', '.join(f'{rate / 1e9:.0f}' for rate in matmul_rates)})"
+            f"{precision}: {rate:.2f} audio s/s, {rate / plain_rate:.2f} x the procedure "
+            f"({encoder.attention} attention, {codec.token_budget} tokens per batch)"
+        )
+        say(
+            f"  {flops / seconds / 1e9:.0f} useful GFLOP/s, {float(np.median(shares)):.0%} of the matmul rate "
+            f"(rounds {', '.join(f'{share:.0%}' for share in shares)}; "
+            f"matmul GFLOP/s {', '.join(f'{x / 1e9:.0f}' for x in matmul_rates)})"
         )
         del encoder, codec
 
-    compared = random_clips(args.flip_clips if args.flip_clips is not None else (512 if on_cuda else 3), args.seed + 2)
+    compared = random_clips(
+        args.flip_clips if args.flip_clips is not None else (512 if on_cuda else 3), args.seed + 2
+    )
     if not compared:
         return
     tokens = {}
     for precision in PRECISIONS:
-        codec = Glm4VoiceTokenizer(Encoder(config, tensors, device, precision), weights="", precision=precision)
+        codec = Glm4VoiceTokenizer(
+            Encoder(config, tensors, device, precision), weights="", precision=precision
+        )
         tokens[precision] = np.concatenate(codec.encode(compared))
         del codec
         changed = np.count_nonzero(tokens[precision] != tokens["fp32"])

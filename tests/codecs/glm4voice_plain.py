@@ -1,7 +1,8 @@
-"""The GLM-4-Voice tokenizer as its specification reads, step by step: one clip at a time, float32, a dense mask.
+"""The GLM-4-Voice tokenizer as its specification reads, step by step: one clip at a time, float32, a dense
+mask.
 
-Slow, and written to be compared with the specification; what the package has is compared with this. It shares no code
-with the package. Also makes tiny random checkpoints of any configuration.
+Slow, and written to be compared with the specification; what the package has is compared with this. It shares
+no code with the package. Also makes tiny random checkpoints of any configuration.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ TINY: dict[str, Any] = {
     "quantize_causal_block_size": 12,
     "encoder_causal_convolution": True,
 }
-"""A configuration whose chunks of 2 s hold 100 frames: several chunks and blocks fit into a short test clip."""
+"""A configuration whose chunks of 2 s hold 100 frames: several chunks and blocks fit into a short test
+clip."""
 
 TINY_CHUNK_SECONDS = 2
 
@@ -127,7 +129,8 @@ class PlainTokenizer:
         return cls(config, load_file(folder / "model.safetensors"), features["chunk_length"])
 
     def encode(self, pcm: Pcm) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Returns: tokens, and for each how much further the second-best code is, relative to the input's norm."""
+        """Returns: tokens, and for each how much further the second-best code is, relative to the input's
+        norm."""
         audio = torch.from_numpy(pcm.astype(np.float32) / 32768)
         tokens, margins = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.float64)]
         for start in range(0, len(audio), self.chunk):
@@ -169,7 +172,9 @@ class PlainTokenizer:
     def log_mel(self, audio: Tensor) -> Tensor:
         """Shape (mels, len(audio) / 160)."""
         window = torch.hann_window(400, periodic=True)
-        stft = torch.stft(audio, 400, 160, window=window, center=True, pad_mode="reflect", return_complex=True)
+        stft = torch.stft(
+            audio, 400, 160, window=window, center=True, pad_mode="reflect", return_complex=True
+        )
         power = stft[:, :-1].abs() ** 2
         m = torch.log10((self.filters() @ power).clamp(min=1e-10))
         return (torch.maximum(m, m.max() - 8) + 4) / 4
@@ -201,12 +206,12 @@ class PlainTokenizer:
     def layer(self, h: Tensor, number: int, mask: Tensor) -> Tensor:
         w = {k.removeprefix(f"layers.{number}."): v for k, v in self.tensors.items()}
         heads, d = self.config["encoder_attention_heads"], h.shape[1]
-        x = functional.layer_norm(h, (d,), w["self_attn_layer_norm.weight"], w["self_attn_layer_norm.bias"], 1e-5)
+        x = functional.layer_norm(
+            h, (d,), w["self_attn_layer_norm.weight"], w["self_attn_layer_norm.bias"], 1e-5
+        )
 
         def split(name: str) -> Tensor:
-            projected = functional.linear(
-                x, w[f"self_attn.{name}.weight"], w.get(f"self_attn.{name}.bias", None)
-            )
+            projected = functional.linear(x, w[f"self_attn.{name}.weight"], w.get(f"self_attn.{name}.bias"))
             return projected.reshape(len(x), heads, d // heads).transpose(0, 1)
 
         scores = split("q_proj") @ split("k_proj").transpose(1, 2) / math.sqrt(d // heads)

@@ -16,17 +16,16 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import torch
+from glm4voice_plain import TINY, Pcm, PlainTokenizer, random_tensors, speechlike, write_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from duplexdata.codecs.base import SpeechTokenizer
-from duplexdata.codecs.glm4voice import Glm4VoiceTokenizer, model, tokenizer
+from duplexdata.codecs.glm4voice import Glm4VoiceTokenizer, model
 from duplexdata.codecs.glm4voice.features import Packing, mel_filters
 from duplexdata.codecs.glm4voice.model import Attention, Encoder, GroupedAttention, Tiling, attention_pairs
 from duplexdata.errors import CodecError
-
-from glm4voice_plain import TINY, Pcm, PlainTokenizer, random_tensors, speechlike, write_checkpoint
 
 SHARED = Path(os.environ.get("DUPLEXDATA_SHARED", Path(__file__).parents[3] / "shared"))
 GOLDEN = SHARED / "golden" / "glm4voice_tokenizer"
@@ -56,7 +55,9 @@ def fake_varlen(
         start, end = cu_seq_k[number : number + 2].tolist()
         assert used <= end - start <= max_k and rows.stop - rows.start <= max_q
         q, k, v = (x.transpose(0, 1) for x in (query[rows], key[start : start + used], value[start:][:used]))
-        out[rows] = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(0, 1)
+        out[rows] = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(
+            0, 1
+        )
     return out
 
 
@@ -175,7 +176,11 @@ VARIANTS: dict[str, Settings] = {
     "max pooling": {"pooling_type": "max"},
     "pooling type by default": {"pooling_type": ABSENT},
     "pooling before the last layer": {"pooling_position": 1},
-    "max pooling early, odd block": {"pooling_position": 2, "pooling_type": "max", "quantize_causal_block_size": 13},
+    "max pooling early, odd block": {
+        "pooling_position": 2,
+        "pooling_type": "max",
+        "quantize_causal_block_size": 13,
+    },
     "pooling early, no blocks": {"pooling_position": 1, "quantize_causal_block_size": None},
     "blocks of one frame": {"quantize_causal_block_size": 1},
     "one block": {"quantize_causal_block_size": 1000},
@@ -223,7 +228,9 @@ def test_as_the_plain_implementation(
         seen |= set(wanted.tolist())
         chunk = clip[:32_000]
         audio, packing = packed(chunk, codec.config.pool)
-        error = codec._encoder.prequant(audio, packing) - plain.prequant(torch.from_numpy(chunk / np.float32(32768)))
+        error = codec._encoder.prequant(audio, packing) - plain.prequant(
+            torch.from_numpy(chunk / np.float32(32768))
+        )
         assert error.norm(dim=1).max() < 1e-4
     assert len(seen) >= 15, "a test whose tokens are all the same would prove nothing"
 
@@ -279,13 +286,17 @@ def test_tokens_do_not_depend_on_the_batch(
     codec = _codec(shared_tiny, attention)
     codec.token_budget = token_budget
     codec._encoder.tiling = Tiling(rows=tile, last=16, code_rows=32)
-    given = [clip / np.float32(32768) if f else clip for clip, f in zip(clips, as_float, strict=False)]
+    given = [
+        (clip / np.float32(32768)).astype(np.float32) if f else clip
+        for clip, f in zip(clips, as_float, strict=False)
+    ]
     for found, wanted in zip(codec.encode(given), alone, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_chunk_is_the_same_to_the_last_bit_in_any_batch(tiny: Path) -> None:
-    encoder = load(tiny)._encoder
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_chunk_is_the_same_to_the_last_bit_in_any_batch(precision: str, tiny: Path) -> None:
+    encoder = load(tiny, precision=precision)._encoder
     clips = [speechlike(i, n) for i, n in enumerate([32_000, 30_001, 20_000, 6400, 1281, 5])]
     packing = Packing(tuple(map(len, clips)), 4)
     buffer = torch.empty(packing.n_samples, dtype=torch.int16)
@@ -384,7 +395,8 @@ def test_the_lowest_of_equal_codes_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
 def test_spectrum_and_quantizer_are_always_float32(precision: str, tiny: Path) -> None:
-    """Whatever the products are computed in, and whatever the caller lets torch round; which is left as it was."""
+    """Whatever the products are computed in, and whatever the caller lets torch round; which is left as it
+    was."""
     torch.set_float32_matmul_precision("medium")
     try:
         encoder, exact = load(tiny, precision=precision)._encoder, load(tiny)._encoder
@@ -437,6 +449,28 @@ def test_a_batch_that_does_not_fit_is_halved(tiny: Path, monkeypatch: pytest.Mon
     assert sum(c <= 60 for c in calls) > 1
 
 
+def test_the_budget_of_a_gpu_is_what_the_free_memory_holds(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the memory counters of a device that is not there: 1 MB per token, 500 MB free, 20 MB cached."""
+    codec = load(tiny)
+    codec._encoder.tiling = Tiling(rows=200, last=200, code_rows=25)
+    peak = 30_000_000 + 2 * 25 * 1_000_000
+    for name, value in {
+        "synchronize": None,
+        "reset_peak_memory_stats": None,
+        "memory_allocated": 30_000_000,
+        "max_memory_allocated": peak,
+        "memory_reserved": 50_000_000,
+        "mem_get_info": (500_000_000, 600_000_000),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    # 0.8 x 520 = 416 tokens; whole tiles of 50
+    assert codec._measure_budget() == 400
+    monkeypatch.setattr(Encoder, "encode", out_of_memory_above(0, []))
+    assert codec._measure_budget() == 25
+
+
 def test_a_chunk_that_does_not_fit_is_an_error(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Encoder, "encode", out_of_memory_above(10, []))
     with pytest.raises(CodecError, match="single chunk of 32000 samples"):
@@ -463,7 +497,12 @@ def test_the_training_layout_gives_the_same_tokens(tiny: Path) -> None:
     clip = speechlike(0, 30_000)
     wanted = load(tiny).encode([clip])[0]
     tensors = {f"model.encoder.{k}": v for k, v in load_file(tiny / "model.safetensors").items()}
-    more = {"model.encoder.layers.3.fc1.bias", "model.encoder.layer_norm.bias", "model.decoder.x", "proj_out.weight"}
+    more = {
+        "model.encoder.layers.3.fc1.bias",
+        "model.encoder.layer_norm.bias",
+        "model.decoder.x",
+        "proj_out.weight",
+    }
     save_file(tensors | {name: torch.zeros(3) for name in more}, tiny / "model.safetensors")
     np.testing.assert_array_equal(load(tiny).encode([clip])[0], wanted)
 
@@ -497,7 +536,8 @@ def test_any_misshapen_tensor_is_named(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["layers.0.self_attn.k_proj.bias", "decoder.layers.0.fc1.weight", "conv3.weight", "encoder.conv1.weight"]
+    "name",
+    ["layers.0.self_attn.k_proj.bias", "decoder.layers.0.fc1.weight", "conv3.weight", "encoder.conv1.weight"],
 )
 def test_a_surplus_tensor_is_named(name: str, tiny: Path) -> None:
     tensors = load_file(tiny / "model.safetensors")
@@ -556,7 +596,13 @@ def test_a_size_that_is_missing_is_named(name: str, tiny: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"sampling_rate": 24000}, {"hop_length": 320}, {"n_fft": 512}, {"feature_size": 80}, {"do_normalize": True}],
+    [
+        {"sampling_rate": 24000},
+        {"hop_length": 320},
+        {"n_fft": 512},
+        {"feature_size": 80},
+        {"do_normalize": True},
+    ],
 )
 def test_features_it_does_not_compute(change: Settings, tiny: Path) -> None:
     (tiny / "preprocessor_config.json").write_text(json.dumps(change))
@@ -596,7 +642,7 @@ def test_hub_ids(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise ConnectionError("offline")
         return str(tiny)
 
-    monkeypatch.setattr(tokenizer.huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     Glm4VoiceTokenizer.load("zai-org/glm-4-voice-tokenizer", device="cpu")
     assert all(pattern.endswith((".json", ".safetensors")) for pattern in asked[0][1])
     with pytest.raises(CodecError, match="offline"):

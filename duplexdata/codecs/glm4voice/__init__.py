@@ -1,4 +1,4 @@
-"""The GLM-4-Voice speech tokenizer: 12.5 tokens per second of 16 kHz audio, from its released checkpoint folder."""
+"""The GLM-4-Voice speech tokenizer: 12.5 tokens per second of 16 kHz audio, from its checkpoint folder."""
 
 from __future__ import annotations
 

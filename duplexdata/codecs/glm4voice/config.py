@@ -1,7 +1,7 @@
 """What a checkpoint folder says about its own tokenizer: sizes and switches, each checked by name.
 
-Source: `config.json` (a Whisper config with the fields `WhisperVQEncoder` adds) and `preprocessor_config.json`
-(a `WhisperFeatureExtractor` config) of `zai-org/glm-4-voice-tokenizer`.
+Source: `config.json` (a Whisper config with the fields `WhisperVQEncoder` adds) and
+`preprocessor_config.json` (a `WhisperFeatureExtractor` config) of `zai-org/glm-4-voice-tokenizer`.
 """
 
 from __future__ import annotations
@@ -75,14 +75,17 @@ class Glm4VoiceConfig:
     def read(cls, folder: Path) -> Glm4VoiceConfig:
         """The configuration of a checkpoint folder.
 
-        `preprocessor_config.json` may be absent: it then is the one of Whisper large-v3, with `num_mel_bins` bins.
+        `preprocessor_config.json` may be absent: it then is the one of Whisper large-v3, with `num_mel_bins`
+        bins.
 
-        Raises: CodecError: no such file, no JSON, or a field that is missing, of the wrong type or of a value that
-            this implementation does not run; named.
+        Raises: CodecError: no such file, no JSON, or a field that is missing, of the wrong type or of a value
+            that this implementation does not run; named.
         """
         fields = _Fields(folder / "config.json")
         if not fields.values:
-            raise CodecError(f"{fields.path}: no such file, or empty; expected the config of a WhisperVQEncoder")
+            raise CodecError(
+                f"{fields.path}: no such file, or empty; expected the config of a WhisperVQEncoder"
+            )
         return cls.from_fields(fields, _Fields(folder / "preprocessor_config.json"))
 
     @classmethod
@@ -93,11 +96,15 @@ class Glm4VoiceConfig:
         model.require_value("activation_function", model.values.get("activation_function", "gelu"), "gelu")
         d_model, heads = model.size("d_model"), model.size("encoder_attention_heads")
         if d_model % heads:
-            raise CodecError(f"{model.path}: d_model {d_model} is no multiple of encoder_attention_heads {heads}")
+            raise CodecError(
+                f"{model.path}: d_model {d_model} is no multiple of encoder_attention_heads {heads}"
+            )
         mels = model.size("num_mel_bins")
         layers = model.size("quantize_position", 16)
         if layers > model.size("encoder_layers", layers):
-            raise CodecError(f"{model.path}: quantize_position {layers} lies after the last of encoder_layers")
+            raise CodecError(
+                f"{model.path}: quantize_position {layers} lies after the last of encoder_layers"
+            )
         kernel = model.optional_size("pooling_kernel_size") or 1
         pool_after = model.size("pooling_position", 0, least=0)
         if pool_after > layers:

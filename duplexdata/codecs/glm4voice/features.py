@@ -1,15 +1,15 @@
 """Chunks of audio side by side in one buffer, and the log-mel spectrum of all of them at once.
 
-No chunk is padded to the length of another. Each has a region of its own, whose rows of 160 samples are at the same
-time the rows of the spectrum and of the first convolution's input:
+No chunk is padded to the length of another. Each has a region of its own, whose rows of 160 samples are at
+the same time the rows of the spectrum and of the first convolution's input:
 
     samples   | 200 reflected | chunk, zeros up to L = k * 320 P | 40 reflected | 80 zeros |  next region ...
     rows      |<------------------ L / 160 rows of the spectrum ------------->| 2 gap rows |
 
-A window of 400 samples starts at every row. The gap rows' windows reach into the next region: they mean nothing, and
-give the zero frames that the convolutions want between chunks. So a window, a convolution and a matrix product run
-over the whole buffer without knowing where a chunk ends, and each chunk's result is that of the chunk alone,
-including the reflection at its own end.
+A window of 400 samples starts at every row. The gap rows' windows reach into the next region: they mean
+nothing, and give the zero frames that the convolutions want between chunks. So a window, a convolution and a
+matrix product run over the whole buffer without knowing where a chunk ends, and each chunk's result is that
+of the chunk alone, including the reflection at its own end.
 
 Source: the log-mel of Whisper large-v3 (`WhisperFeatureExtractor`, arXiv 2212.04356, section 2.2).
 """
@@ -167,6 +167,8 @@ class LogMel:
     def __init__(self, config: Glm4VoiceConfig, device: torch.device) -> None:
         self._window = torch.hann_window(N_FFT, periodic=True, device=device)
         self._filters = mel_filters(config.mels).to(device)
+        # as with `Tiling`: how many rows a product has must not tell in the rows
+        self._multiple = _ROWS_AT_ONCE if device.type == "cuda" else 16
 
     def into(self, out: Tensor, audio: Tensor, packing: Packing, index: PackedIndex) -> None:
         """Writes the spectrum of `audio`; gap rows become zero.
@@ -181,8 +183,10 @@ class LogMel:
         for start in range(0, packing.n_rows, _ROWS_AT_ONCE):
             part = windows[start : start + _ROWS_AT_ONCE] * self._window
             spectrum = torch.view_as_real(torch.fft.rfft(part))
-            power = spectrum.square_().sum(-1)
-            torch.mm(power, self._filters, out=out[start : start + _ROWS_AT_ONCE])
+            n = len(part)
+            power = torch.zeros(-(-n // self._multiple) * self._multiple, N_FFT // 2 + 1, device=out.device)
+            torch.sum(spectrum.square_(), -1, out=power[:n])
+            out[start : start + n] = torch.mm(power, self._filters)[:n]
         out.clamp_(min=1e-10).log10_()
         loudest = out.amax(1).index_fill_(0, index.gap_rows, -torch.inf)
         floor = torch.full((len(packing.frames),), -torch.inf, device=out.device)

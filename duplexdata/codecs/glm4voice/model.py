@@ -1,19 +1,21 @@
 """The encoder on packed frames: no padding anywhere but to a whole number of tiles.
 
-Everything that works on one frame at a time runs over the frames of all chunks laid end to end, a tile of rows at a
-time. Only attention knows chunks. A frame of block b sees the valid frames of blocks 0..b of its chunk, so the frames
-of one (chunk, block) are queries with one common set of keys, the chunk's first `seen` frames, and need no mask:
+Everything that works on one frame at a time runs over the frames of all chunks laid end to end, a tile of
+rows at a time. Only attention knows chunks. A frame of block b sees the valid frames of blocks 0..b of its
+chunk, so the frames of one (chunk, block) are queries with one common set of keys, the chunk's first `seen`
+frames, and need no mask:
 
     chunk of 2.5 blocks:   queries of block 0  -> keys |--- 0 ---|
                            queries of block 1  -> keys |--- 0 ---|--- 1 ---|
                            queries of block 2  -> keys |--- 0 ---|--- 1 ---|-2-|
 
-What a row of a matrix product comes to must not depend on how many other rows are in it, or tokens would depend on
-the batch. On a GPU the kernel is chosen by the number of rows: there every product has exactly `Tiling.rows` of them,
-the last tile being filled up. On a CPU it depends on it only below eight rows: there the last tile may be short,
-down to 16.
+What a row of a matrix product comes to must not depend on how many other rows are in it, or tokens would
+depend on the batch. On a GPU the kernel is chosen by the number of rows: there every product has exactly
+`Tiling.rows` of them, the last tile being filled up. On a CPU it depends on it only below eight rows: there
+the last tile may be short, down to 16.
 
-Source: `WhisperEncoder` as changed by GLM-4-Voice (arXiv 2412.02612, section 2.1; arXiv 2212.04356, section 2.2).
+Source: `WhisperEncoder` as changed by GLM-4-Voice (arXiv 2412.02612, section 2.1; arXiv 2212.04356, section
+2.2).
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from torch.nn import functional
 
 from duplexdata.codecs.glm4voice.config import Glm4VoiceConfig
 from duplexdata.codecs.glm4voice.features import LogMel, PackedIndex, Packing, to_device
-from duplexdata.codecs.glm4voice.weights import on_device
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -150,7 +151,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One block of one chunk: its queries' rows, and the rows that all of them see (first row, one past the last)."""
+    """One block of one chunk: its queries' rows and the rows they see, each as (first, one past the last)."""
 
     queries: tuple[int, int]
     keys: tuple[int, int]
@@ -201,11 +202,16 @@ class GroupedAttention:
     def __init__(self, pairs: list[list[Pair]], heads: int, device: torch.device) -> None:
         self._heads = heads
         self._groups = [
-            self._group(group, device) for block in pairs for shape in _by_shape(block) for group in _cut(shape)
+            self._group(group, device)
+            for block in pairs
+            for shape in _by_shape(block)
+            for group in _cut(shape)
         ]
 
     @staticmethod
-    def _group(pairs: list[Pair], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+    def _group(
+        pairs: list[Pair], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
         q_start, q_end = np.array([pair.queries for pair in pairs]).T[:, :, None]
         k_start, k_end = np.array([pair.keys for pair in pairs]).T[:, :, None]
         n_keys = int((k_end - k_start).max())
@@ -231,7 +237,8 @@ class GroupedAttention:
         parts = qkv.unflatten(1, (3, self._heads, -1)).unbind(1)
         for q_rows, k_rows, mask, kept, rows in self._groups:
             q, k, v = (
-                part[index].transpose(1, 2) for part, index in zip(parts, (q_rows, k_rows, k_rows), strict=True)
+                part[index].transpose(1, 2)
+                for part, index in zip(parts, (q_rows, k_rows, k_rows), strict=True)
             )
             seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             flat = seen.transpose(1, 2).reshape(-1, out.shape[1])
@@ -253,7 +260,7 @@ def _cut(pairs: list[Pair]) -> Iterator[list[Pair]]:
 
 
 class VarlenAttention:
-    """See `Attention`. Keys are never copied: those of chunk i start where chunk i starts, and `used` of them count."""
+    """See `Attention`. No key is copied: those of chunk i start where it starts, and `used` of them count."""
 
     def __init__(self, pairs: list[list[Pair]], n_rows: int, heads: int, device: torch.device) -> None:
         self._heads = heads
@@ -287,7 +294,12 @@ def default_attention(device: torch.device, dtype: torch.dtype, head_width: int)
         return "each"
     usable = varlen_attn is not None and "num_splits" in inspect.signature(varlen_attn).parameters
     wide_enough = head_width % 8 == 0 and head_width <= 256
-    if usable and wide_enough and dtype != torch.float32 and torch.cuda.get_device_capability(device) >= (8, 0):
+    if (
+        usable
+        and wide_enough
+        and dtype != torch.float32
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    ):
         return "varlen"
     return "grouped"
 
@@ -318,18 +330,22 @@ class Encoder:
         self._tf32 = precision == "tf32"
         self._mel = LogMel(config, device)
 
+        def on_device(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+            return tensor.to(device=device, dtype=dtype).contiguous()
+
         def exact(name: str) -> Tensor:
-            return on_device(tensors[name], device, torch.float32)
+            return on_device(tensors[name], torch.float32)
 
         def linear(*names: str) -> Linear:
             """The product with several weights at once; a missing bias is zero."""
             weights = [tensors[f"{name}.weight"] for name in names]
-            # (outputs, inputs, 3) of a convolution becomes (outputs, 3 inputs): the order of three rows in memory
+            # (outputs, inputs, 3) of a convolution becomes (outputs, 3 inputs): three rows as they
+            # lie in memory
             weights = [w.transpose(1, 2).flatten(1) if w.ndim == 3 else w for w in weights]
             biases = [tensors.get(f"{name}.bias", torch.zeros(config.d_model)) for name in names]
             return Linear(
-                on_device(torch.cat(weights), device, self.dtype).t(),
-                on_device(torch.cat(biases), device, self.dtype),
+                on_device(torch.cat(weights), self.dtype).t(),
+                on_device(torch.cat(biases), self.dtype),
             )
 
         def norm(name: str) -> Norm:
@@ -351,7 +367,7 @@ class Encoder:
                 )
             )
         self._codes = exact("codebook.weight").t()
-        self._code_norms = on_device(tensors["codebook.weight"].double().square().sum(1), device, torch.float32)
+        self._code_norms = on_device(tensors["codebook.weight"].double().square().sum(1), torch.float32)
 
     def encode(self, audio: Tensor, packing: Packing) -> Tensor:
         """Tokens of packed audio.
@@ -359,7 +375,8 @@ class Encoder:
         Args:
             audio: on the device, int16 or float32, shape (packing.n_samples,).
 
-        Returns: int32, shape (sum(packing.tokens),), on the device; -1 where the encoder gave no finite numbers.
+        Returns: int32, shape (sum(packing.tokens),), on the device; -1 where the encoder gave
+            numbers that are not finite.
         """
         return self.quantize(self.prequant(audio, packing))
 
@@ -457,7 +474,7 @@ class Encoder:
         valid: tuple[int, ...],
         block: int | None,
     ) -> None:
-        """Runs layers in place on `hidden`, shape (rows, d_model): the chunks' frames end to end, then filling."""
+        """Runs layers in place on `hidden`, shape (rows, d_model): all chunks' frames, then what fills up."""
         tiling, d = self.tiling, self.config.d_model
         pairs = attention_pairs(frames, valid, block)
         attend: EachAttention | GroupedAttention | VarlenAttention

@@ -1,4 +1,4 @@
-"""GLM-4-Voice's speech tokenizer as a `SpeechTokenizer`: loading, batching, and what happens when memory runs out."""
+"""GLM-4-Voice's speech tokenizer as a `SpeechTokenizer`: loading, batching, and running out of memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import huggingface_hub
 import numpy as np
@@ -22,6 +22,7 @@ from duplexdata.codecs.glm4voice.model import Encoder, Precision
 from duplexdata.codecs.glm4voice.weights import read_weights
 from duplexdata.errors import CodecError
 
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 NAME = "glm-4-voice-tokenizer"
 CPU_TOKENS = 1024
 """Tokens per batch on a CPU: 82 s of audio, 0.2 GB at the real size. More makes nothing faster."""
@@ -56,8 +57,8 @@ class _InFlight:
 class Glm4VoiceTokenizer:
     """Speech tokens of the GLM-4-Voice tokenizer, 12.5 per second with the released configuration.
 
-    A clip is cut into chunks of 30 s, each encoded as if it were alone. So a token depends on everything in its chunk
-    up to the end of its block of 4 s, and on how loud the loudest sound of the chunk is.
+    A clip is cut into chunks of 30 s, each encoded as if it were alone. So a token depends on everything in
+    its chunk up to the end of its block of 4 s, and on how loud the loudest sound of the chunk is.
 
     Source: arXiv 2412.02612, section 2.1; checkpoint `zai-org/glm-4-voice-tokenizer`.
 
@@ -69,7 +70,7 @@ class Glm4VoiceTokenizer:
     name = NAME
     sample_rate = SAMPLE_RATE
     n_codebooks = 1
-    context_samples = None
+    context_samples: int | None = None
     can_decode = False
 
     def __init__(
@@ -101,31 +102,34 @@ class Glm4VoiceTokenizer:
         """Reads a checkpoint.
 
         Args:
-            path_or_hub_id: a folder with `config.json` and `model*.safetensors`, or the id of a repository on the
-                Hugging Face hub, of which only such files are fetched. No code and no pickle is read from either.
+            path_or_hub_id: a folder with `config.json` and `model*.safetensors`, or the id of a repository on
+                the Hugging Face hub, of which only such files are fetched. No code and no pickle is read from
+                either.
             device: "cpu", "cuda", "cuda:1"; "auto" is CUDA where there is one.
-            precision: of matrix products: "fp32"; "tf32" (on a CPU the same as fp32); "fp16" or "bf16" with weights
-                and products in 16 bits. The log-mel spectrum, LayerNorm, the residual stream and the quantizer are
-                float32 in all of them. Tokens near a tie differ between precisions.
-            token_budget: tokens per batch, padding excluded; by default what the memory that is free allows, measured
-                with a first small batch on a GPU. Tokens do not depend on it.
+            precision: of matrix products: "fp32"; "tf32" (on a CPU the same as fp32); "fp16" or "bf16" with
+                weights and products in 16 bits. The log-mel spectrum, LayerNorm, the residual stream and the
+                quantizer are float32 in all of them. Tokens near a tie differ between precisions.
+            token_budget: tokens per batch, padding excluded; by default what the memory that is free allows,
+                measured with a first small batch on a GPU. Tokens do not depend on it.
 
         Raises: CodecError: nothing there, or a config or tensors that cannot be run; says which.
         """
-        if precision not in get_args(Precision):
-            raise CodecError(f"precision is {precision!r}, expected one of {', '.join(get_args(Precision))}")
+        if precision not in PRECISIONS:
+            raise CodecError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         where = _device(device)
         folder = _folder(path_or_hub_id)
         config = Glm4VoiceConfig.read(folder)
         tensors, digest = read_weights(folder, config)
-        encoder = Encoder(config, tensors, where, precision)  # type: ignore[arg-type]
-        return cls(encoder, weights=digest, precision=precision, token_budget=token_budget)  # type: ignore[arg-type]
+        known = cast(Precision, precision)
+        encoder = Encoder(config, tensors, where, known)
+        return cls(encoder, weights=digest, precision=known, token_budget=token_budget)
 
     def encode(self, clips: Sequence[Int16 | Float32]) -> list[Int32]:
         """Tokens of each clip; see `SpeechTokenizer.encode`.
 
-        Raises: CodecError: a clip that is not mono int16 or float32 or holds a number that is not finite; one chunk
-            that does not fit into memory; or an encoder that gave numbers that are not finite (fp16 overflows).
+        Raises: CodecError: a clip that is not mono int16 or float32 or holds a number that is not finite; one
+            chunk that does not fit into memory; or an encoder that gave numbers that are not finite (fp16
+            overflows).
         """
         chunks, n_tokens = self._cut(clips)
         out = [np.zeros(n, np.int32) for n in n_tokens]
@@ -144,7 +148,9 @@ class Glm4VoiceTokenizer:
 
     def decode(self, tokens: Int32) -> Float32:
         """Not possible: raises CodecError."""
-        raise CodecError(f"{NAME} has no decoder: its tokens become sound in a model of their own (can_decode)")
+        raise CodecError(
+            f"{NAME} has no decoder: its tokens become sound in a model of their own (can_decode)"
+        )
 
     def describe(self) -> dict[str, str]:
         """Name, weights (SHA-256 of the files, shortened), precision, kind of device, torch version."""
@@ -170,9 +176,10 @@ class Glm4VoiceTokenizer:
             for start in range(0, len(clip), size):
                 audio = clip[start : start + size]
                 n_tokens = -(-len(audio) // frame)
-                if n_tokens * self.config.pool > self.config.positions:
+                n_frames = n_tokens * self.config.pool
+                if n_frames > self.config.positions:
                     raise CodecError(
-                        f"clip {number} needs {n_tokens * self.config.pool} frames in one chunk; the checkpoint has "
+                        f"clip {number} needs {n_frames} frames in one chunk; the checkpoint has "
                         f"max_source_positions {self.config.positions}"
                     )
                 chunks.append(_Chunk(number, at, audio, n_tokens))
@@ -195,9 +202,8 @@ class Glm4VoiceTokenizer:
             return self._start(chunks)
         except torch.OutOfMemoryError as error:
             if len(chunks) == 1:
-                raise CodecError(
-                    f"out of memory on {self._device} with a single chunk of {len(chunks[0].audio)} samples: {error}"
-                ) from error
+                size = f"a single chunk of {len(chunks[0].audio)} samples"
+                raise CodecError(f"out of memory on {self._device} with {size}: {error}") from error
         # outside of the handler, where the failed call's tensors are no longer held
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -247,7 +253,9 @@ class Glm4VoiceTokenizer:
         The batch is run twice: what the first run allocates for good (handles, workspaces) is no part of it.
         """
         frames = self._encoder.tiling.rows
-        longest = min(self.config.chunk_samples // self.config.frame_samples, self.config.positions // self.config.pool)
+        longest = min(
+            self.config.chunk_samples // self.config.frame_samples, self.config.positions // self.config.pool
+        )
         n_tokens = max(1, frames // self.config.pool // longest) * longest
         silence = np.zeros(longest * self.config.frame_samples, np.int16)
         chunks = [_Chunk(0, 0, silence, longest) for _ in range(n_tokens // longest)]

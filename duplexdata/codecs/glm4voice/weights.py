@@ -1,7 +1,7 @@
 """Reads a checkpoint's tensors: every one that the encoder needs, nothing that it does not know.
 
-A tensor that is missing must never stay at a random value, so each is asked for by name, shape and type, and a name
-that is neither needed nor known to be irrelevant is refused as well.
+A tensor that is missing must never stay at a random value, so each is asked for by name, shape and type, and
+a name that is neither needed nor known to be irrelevant is refused as well.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import re
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -53,10 +52,10 @@ def expected_shapes(config: Glm4VoiceConfig) -> dict[str, tuple[int, ...]]:
 def read_weights(folder: Path, config: Glm4VoiceConfig) -> tuple[dict[str, Tensor], str]:
     """The tensors of a checkpoint, from every `model*.safetensors` of the folder.
 
-    Returns: tensors by name without prefix, float32, on the CPU; and the first 16 hex digits of the SHA-256 of the
-        files' bytes in the order of their names.
-    Raises: CodecError: no such file, a damaged file, or tensors that are missing, unknown, stored twice, misshapen or
-        not float32; each named.
+    Returns: tensors by name without prefix, float32, on the CPU; and the first 16 hex digits of the SHA-256
+        of the files' bytes in the order of their names.
+    Raises: CodecError: no such file, a damaged file, or tensors that are missing, unknown, stored twice,
+        misshapen or not float32; each named.
     """
     paths = sorted(folder.glob("model*.safetensors"))
     if not paths:
@@ -87,7 +86,12 @@ def read_weights(folder: Path, config: Glm4VoiceConfig) -> tuple[dict[str, Tenso
     missing = [name for name in shapes if name not in tensors]
     problems = [
         f"{what} {_listed(names)}"
-        for what, names in (("missing:", missing), ("unknown:", unknown), ("twice:", twice), ("wrong:", wrong))
+        for what, names in (
+            ("missing:", missing),
+            ("unknown:", unknown),
+            ("twice:", twice),
+            ("wrong:", wrong),
+        )
         if names
     ]
     if problems:
@@ -118,8 +122,3 @@ def _digest(paths: list[Path]) -> str:
             while block := file.read(_HASH_BYTES):
                 digest.update(block)
     return digest.hexdigest()[:16]
-
-
-def on_device(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A contiguous copy (or the tensor itself) where and as it is computed with."""
-    return tensor.to(device=device, dtype=dtype).contiguous()

@@ -1,0 +1,52 @@
+"""Backends by name. A heavy library is imported only when the backend that needs it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from duplexdata.codecs.base import SpeechTokenizer
+from duplexdata.config import CodecConfig, SpeechConfig
+from duplexdata.errors import ConfigError
+from duplexdata.speech.base import Synthesizer
+
+
+def _espeak(config: SpeechConfig) -> Synthesizer:
+    from duplexdata.speech.espeak import EspeakSynthesizer
+
+    return EspeakSynthesizer(timeout_sec=config.timeout_sec)
+
+
+def _nominal(config: SpeechConfig) -> Synthesizer:
+    from duplexdata.speech.nominal import NominalSynthesizer
+
+    return NominalSynthesizer()
+
+
+def _mel(config: CodecConfig) -> SpeechTokenizer:
+    from duplexdata.codecs.mel import MelCodec
+
+    return MelCodec.load()
+
+
+SYNTHESIZERS: Mapping[str, Callable[[SpeechConfig], Synthesizer]] = {"espeak": _espeak, "nominal": _nominal}
+SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {"mel": _mel}
+
+
+def make_synthesizer(config: SpeechConfig) -> Synthesizer:
+    """Raises ConfigError: the backend is unknown, or its extra is not installed."""
+    return _known(SYNTHESIZERS, config.backend, "speech.backend")(config)
+
+
+def make_speech_tokenizer(config: CodecConfig) -> SpeechTokenizer:
+    """Raises ConfigError: the codec is unknown. CodecError: its weights cannot be loaded."""
+    return _known(SPEECH_TOKENIZERS, config.name, "codec.name")(config)
+
+
+T = TypeVar("T")
+
+
+def _known(table: Mapping[str, T], name: str, key: str) -> T:
+    if name not in table:
+        raise ConfigError(f"{key} is {name!r}, expected one of {', '.join(table)}")
+    return table[name]

@@ -1,0 +1,1 @@
+"""Stages with files: each reads what the one before wrote, writes its own, and a marker last."""

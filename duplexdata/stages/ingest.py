@@ -1,0 +1,131 @@
+"""Sources are read once, in one pass, and sorted for the shards: each finds its own dialogues without the others'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from duplexdata.dialogue import Channel, Dialogue, Rejected, Turn
+from duplexdata.errors import SourceError
+from duplexdata.rng import stable_hash
+from duplexdata.shards import FileFacts, put_in_place, sha256, temporary_name
+from duplexdata.sources.read import read_dialogues
+from duplexdata.sources.shapes import SourceSpec
+from duplexdata.stages.plan import Plan, dialogues_wanted
+from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
+
+_CHUNK = 20_000
+"""Dialogues sorted at a time: bounds the memory, whatever the corpus."""
+_ROW_GROUP = 512
+_SCHEMA = pa.schema(
+    [
+        ("u", pa.float64()),
+        ("key", pa.string()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("language", pa.string()),
+        ("licence", pa.string()),
+        ("turns", pa.list_(pa.string())),
+    ]
+)
+_EXAMPLES = 20
+
+
+def ingest(plan: Plan) -> Marker:
+    """Read all sources into chunks sorted by `u`, the place of a dialogue's text in the unit interval.
+
+    Equal texts have equal `u`, so duplicates meet in one shard; train and test are parts of the interval.
+    """
+    where = plan.stage_folder("ingest")
+    marker = where / "done.json"
+    if found := read_marker(marker, plan.ingest):
+        return found
+    where.mkdir(parents=True, exist_ok=True)
+    dropped: Counter[str] = Counter()
+    examples: list[str] = []
+    files: dict[str, FileFacts] = {}
+    rows: list[tuple[float, str, Dialogue]] = []
+    kept = 0
+    for item in _all_sources(plan):
+        if isinstance(item, Rejected):
+            dropped[item.reason] += 1
+            if len(examples) < _EXAMPLES:
+                examples.append(f"{item.where}: {item.reason}: {item.detail}")
+            continue
+        kept += 1
+        rows.append((*_place(item), item))
+        if len(rows) == _CHUNK:
+            _write_chunk(where, rows, files)
+            rows = []
+    if rows:
+        _write_chunk(where, rows, files)
+    if not kept:
+        reasons = ", ".join(f"{n} x {r}" for r, n in dropped.most_common()) or "no rows"
+        raise SourceError(f"the sources hold no dialogue that can be used ({reasons}); first: {examples[:1]}")
+    counts = Counts("sources", kept + dropped.total(), kept, dict(sorted(dropped.items())))
+    return write_marker(marker, Marker(plan.ingest, files, (counts,), {"rejected": examples}))
+
+
+def _all_sources(plan: Plan) -> Iterator[Dialogue | Rejected]:
+    """Every source, each up to its share of what the run can use."""
+    sources = plan.config.sources
+    share = -(-dialogues_wanted(plan.config) // len(sources))
+    for source in sources:
+        limit = share if source.limit is None else min(share, source.limit)
+        yield from read_dialogues(
+            SourceSpec(source.path, source.name, source.split, source.language, source.licence, limit)
+        )
+
+
+def _place(dialogue: Dialogue) -> tuple[float, str]:
+    key = stable_hash(*(t.text for t in dialogue.turns), bits=128)
+    return (key >> 75) / (1 << 53), f"{key:032x}"
+
+
+def _write_chunk(where: Path, rows: list[tuple[float, str, Dialogue]], files: dict[str, FileFacts]) -> None:
+    rows.sort(key=lambda r: (r[0], r[1], r[2].id))
+    table = pa.table(
+        {
+            "u": [u for u, _, _ in rows],
+            "key": [key for _, key, _ in rows],
+            "id": [d.id for _, _, d in rows],
+            "source": [d.source for _, _, d in rows],
+            "language": [d.language for _, _, d in rows],
+            "licence": [d.licence for _, _, d in rows],
+            "turns": [[t.text for t in d.turns] for _, _, d in rows],
+        },
+        schema=_SCHEMA,
+    )
+    path = where / f"chunk-{len(files):05d}.parquet"
+    temporary = temporary_name(path)
+    pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
+    facts = FileFacts(table.num_rows, temporary.stat().st_size, sha256(temporary))
+    put_in_place(temporary, path)
+    files[path.name] = facts
+
+
+def read_pool(plan: Plan, shard: Shard) -> tuple[list[Dialogue], int]:
+    """A shard's own dialogues, in an order that depends on nothing but them, and how many duplicates there were."""
+    where = plan.stage_folder("ingest")
+    found: dict[str, Dialogue] = {}
+    duplicates = 0
+    for path in sorted(where.glob("chunk-*.parquet")):
+        # Only the row groups whose `u` overlaps the shard's are read.
+        table = pq.read_table(path, filters=[("u", ">=", shard.low), ("u", "<", shard.high)])
+        for row in table.to_pylist():
+            if row["key"] in found:
+                duplicates += 1
+            else:
+                found[row["key"]] = _dialogue(row)
+    return [found[key] for key in sorted(found)], duplicates
+
+
+def _dialogue(row: dict[str, object]) -> Dialogue:
+    texts = row["turns"]
+    assert isinstance(texts, list)
+    turns = tuple(Turn(Channel.ASSISTANT if i % 2 else Channel.USER, t) for i, t in enumerate(texts))
+    return Dialogue(str(row["id"]), str(row["source"]), turns, str(row["language"]), str(row["licence"]))

@@ -1,0 +1,188 @@
+"""A shard's dialogues become its scripts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Rejected, Scenario, Script, Utterance
+from duplexdata.errors import ShardError
+from duplexdata.interactions import Cast, Material, can_lend, dialogues_needed, fits, plan_script
+from duplexdata.resources import banks
+from duplexdata.rng import rng_for
+from duplexdata.shards import FileFacts, sha256, write_text
+from duplexdata.speech.base import Voice
+from duplexdata.speech.voices import assistant_voice, user_voices
+from duplexdata.spoken import speakable_dialogue
+from duplexdata.stages.ingest import read_pool
+from duplexdata.stages.plan import Plan
+from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
+
+_LOOK_AHEAD = 64
+"""Dialogues looked through for one that a scenario fits before another scenario is taken."""
+
+
+def write_scripts(plan: Plan, shard: Shard) -> Marker:
+    """One JSON line per script."""
+    path = scripts_path(plan, shard)
+    marker = path.with_suffix(".done.json")
+    if found := read_marker(marker, plan.scripts):
+        return found
+    pool, duplicates = read_pool(plan, shard)
+    planner = _Planner(plan, shard, pool)
+    lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in planner.scripts()]
+    write_text(path, "".join(lines))
+    files = {path.name: FileFacts(len(lines), path.stat().st_size, sha256(path))}
+    return write_marker(
+        marker, Marker(plan.scripts, files, planner.counts(duplicates, len(lines)), planner.facts())
+    )
+
+
+def scripts_path(plan: Plan, shard: Shard) -> Path:
+    return plan.stage_folder("scripts") / f"{shard.name}.jsonl"
+
+
+def read_scripts(plan: Plan, shard: Shard) -> Iterator[Script]:
+    path = scripts_path(plan, shard)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield _script(json.loads(line))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: cannot be read ({error}); remove it and run the build again") from error
+
+
+def _script(raw: dict[str, Any]) -> Script:
+    utterances = tuple(_utterance(u) for u in raw.pop("utterances"))
+    raw["source_ids"] = tuple(raw["source_ids"])
+    raw["scenario"], raw["asked"] = Scenario(raw["scenario"]), Scenario(raw["asked"])
+    return Script(**raw, utterances=utterances)
+
+
+def _utterance(raw: dict[str, Any]) -> Utterance:
+    raw["channel"], raw["kind"] = Channel(raw["channel"]), Kind(raw["kind"])
+    if raw["pause"] is not None:
+        raw["pause"] = Pause(**raw["pause"])
+    return Utterance(**raw)
+
+
+class _Planner:
+    """Deals a shard's dialogues out to its conversations; each is used about as often as any other."""
+
+    def __init__(self, plan: Plan, shard: Shard, pool: list[Dialogue]) -> None:
+        self._config, self._shard, self._pool = plan.config, shard, pool
+        self._key = f"{shard.split}/{shard.index}/{shard.of}"
+        self._speakable: dict[str, Dialogue | Rejected] = {}
+        self._queue: deque[Dialogue] = deque()
+        self._rounds = 0
+        self._times_first: Counter[str] = Counter()
+        self._used: set[str] = set()
+        self._became: Counter[str] = Counter()
+        self._no_dialogue = 0
+        self._voices = [v for v in user_voices() if v.split == shard.split]
+
+    def scripts(self) -> Iterator[Script]:
+        seed, timing = self._config.seed, self._config.timing
+        shares = self._config.mix.shares()
+        order = rng_for(seed, self._key, "voices").permutation(len(self._voices))
+        for slot in range(self._shard.slots):
+            rng = rng_for(seed, f"{self._key}/{slot}", "slot")
+            asked = list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
+            first = self._first(asked)
+            if first is None:
+                self._no_dialogue += 1
+                continue
+            borrowed = self._borrow(asked, first, dialogues_needed(asked, rng) - 1, rng)
+            cast = self._cast(self._voices[int(order[slot % len(order)])], rng)
+            script = plan_script(
+                asked,
+                Material((first, *borrowed), banks(first.language), cast),
+                repeat=self._times_first[first.id],
+                mix=self._config.mix,
+                timing=timing,
+                seed=seed,
+            )
+            self._times_first[first.id] += 1
+            self._used.update(script.source_ids)
+            if script.scenario is not asked:
+                self._became[f"{asked}_became_{script.scenario}"] += 1
+            yield script
+
+    def counts(self, duplicates: int, made: int) -> tuple[Counts, ...]:
+        dropped = Counter({"duplicate": duplicates})
+        for item in self._speakable.values():
+            if isinstance(item, Rejected):
+                dropped[item.reason] += 1
+        dropped["not_needed"] = len(self._pool) - len(self._used) - dropped.total() + duplicates
+        kept = {reason: n for reason, n in sorted(dropped.items()) if n}
+        return (
+            Counts("dialogues", len(self._pool) + duplicates, len(self._used), kept),
+            Counts(
+                "scripts", self._shard.slots, made, {"no_dialogue": self._no_dialogue} if self._no_dialogue else {}
+            ),
+        )
+
+    def facts(self) -> Mapping[str, object]:
+        return {"fallbacks": dict(sorted(self._became.items()))}
+
+    def _as_speech(self, dialogue: Dialogue) -> Dialogue | None:
+        found = self._speakable.get(dialogue.id)
+        if found is None:
+            text = self._config.text
+            found = speakable_dialogue(
+                dialogue,
+                max_query_sec=text.max_query_sec,
+                max_reply_sec=text.max_reply_sec,
+                max_exchanges=text.max_exchanges,
+            )
+            self._speakable[dialogue.id] = found
+        return found if isinstance(found, Dialogue) else None
+
+    def _refill(self) -> None:
+        order = rng_for(self._config.seed, self._key, f"order/{self._rounds}").permutation(len(self._pool))
+        self._queue.extend(self._pool[int(i)] for i in order)
+        self._rounds += 1
+
+    def _first(self, asked: Scenario) -> Dialogue | None:
+        """The next dialogue that the scenario fits; the next at all where none in sight does."""
+        if len(self._queue) < _LOOK_AHEAD:
+            self._refill()
+        plain: tuple[int, Dialogue] | None = None
+        for i in range(min(_LOOK_AHEAD, len(self._queue))):
+            dialogue = self._as_speech(self._queue[i])
+            if dialogue is None:
+                continue
+            plain = plain or (i, dialogue)
+            if fits(asked, dialogue, banks(dialogue.language), self._config.timing):
+                del self._queue[i]
+                return dialogue
+        if plain is None:
+            return None
+        del self._queue[plain[0]]
+        return plain[1]
+
+    def _borrow(self, asked: Scenario, first: Dialogue, n: int, rng: np.random.Generator) -> list[Dialogue]:
+        """`n` other dialogues of the same language from the shard's own pool; fewer where it has no more."""
+        found: list[Dialogue] = []
+        if n <= 0:
+            return found
+        for i in map(int, rng.permutation(len(self._pool))):
+            other = self._pool[i]
+            if other.id == first.id or other.language != first.language:
+                continue
+            spoken = self._as_speech(other)
+            if spoken is not None and can_lend(asked, spoken, self._config.timing):
+                found.append(spoken)
+                if len(found) == n:
+                    break
+        return found
+
+    def _cast(self, user: Voice, rng: np.random.Generator) -> Cast:
+        others = [v.id for v in self._voices if v.id != user.id]
+        return Cast(user.id, assistant_voice().id, others[int(rng.integers(len(others)))])

@@ -1,0 +1,346 @@
+"""A shard's scripts are spoken: synthesized, scheduled, rendered. Writes `conversations`, and what negatives add."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from duplexdata import __version__
+from duplexdata.audio import Recording, from_flac, record, render, render_assistant, to_flac
+from duplexdata.backends import make_synthesizer
+from duplexdata.config import Config
+from duplexdata.conversation import Conversation, Negative, negative_spans
+from duplexdata.dialogue import Kind, Script, Utterance
+from duplexdata.errors import ScriptError, ShardError, SynthesisError
+from duplexdata.interactions import resume
+from duplexdata.records import Provenance, conversation_columns, conversations_from
+from duplexdata.shards import FileFacts, ShardWriter, batches, put_in_place, sha256, temporary_name
+from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice
+from duplexdata.speech.voices import assistant_voice, user_voices
+from duplexdata.stages.plan import Plan
+from duplexdata.stages.scripts import read_scripts
+from duplexdata.stages.statistics import Statistics
+from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
+from duplexdata.timeline import Cut, Take, plan_cut, schedule
+from duplexdata.units import Grid, to_samples
+from duplexdata.windows import windows
+
+Int16 = npt.NDArray[np.int16]
+_WINDOW = 16
+"""Conversations in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What a negative's assistant channel has where it differs from the positive's: `samples` from `start` on."""
+
+    start: int
+    samples: Int16
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation with its sound.
+
+    Attributes:
+        audio: int16, shape (n_samples, 2): assistant, user; None without sound.
+        patch: turns the assistant's channel into the negative's.
+    """
+
+    conversation: Conversation
+    negative: Negative
+    audio: Int16 | None
+    patch: Patch
+
+    def negative_channel(self) -> Int16:
+        assert self.audio is not None
+        channel = self.audio[:, 0].copy()
+        channel[self.patch.start : self.patch.start + len(self.patch.samples)] = self.patch.samples
+        return channel
+
+
+def grid_of(config: Config) -> Grid:
+    return Grid(config.layout.n_speech, config.layout.n_text)
+
+
+def conversations_path(plan: Plan, shard: Shard) -> Path:
+    return plan.stage_folder("speech") / f"{shard.name}.parquet"
+
+
+def _negatives_path(plan: Plan, shard: Shard) -> Path:
+    return plan.stage_folder("speech") / f"{shard.name}.negatives.parquet"
+
+
+def marker_path(plan: Plan, shard: Shard) -> Path:
+    return plan.stage_folder("speech") / f"{shard.name}.done.json"
+
+
+def is_spoken(plan: Plan, shard: Shard) -> Marker | None:
+    return read_marker(marker_path(plan, shard), plan.speech)
+
+
+def speak(plan: Plan, shard: Shard) -> Marker:
+    """The stage by itself: everything is written, nothing handed on."""
+    if found := is_spoken(plan, shard):
+        return found
+    for _ in speaking(plan, shard):
+        pass
+    found = is_spoken(plan, shard)
+    assert found is not None
+    return found
+
+
+def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
+    """The stage as a stream: each conversation is written and handed on; the marker is written at the end."""
+    config = plan.config
+    path, negatives_path = conversations_path(plan, shard), _negatives_path(plan, shard)
+    dropped: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    statistics = Statistics()
+    asked = 0
+    synthesizer = make_synthesizer(config.speech)
+    try:
+        with (
+            ShardWriter(path, "conversations", row_group_rows=config.shards.row_group_rows) as writer,
+            _NegativeWriter(negatives_path) as negatives,
+        ):
+            pending_bytes = 0
+            for scripts in windows(read_scripts(plan, shard), _WINDOW):
+                asked += len(scripts)
+                rows: list[Rendered] = []
+                for result in perform(scripts, synthesizer, config):
+                    if isinstance(result, ScriptError):
+                        dropped[result.reason] += 1
+                        continue
+                    rendered, reasons = result
+                    left_out.update(reasons)
+                    statistics.add(rendered.conversation, rendered.negative, grid_of(config))
+                    rows.append(rendered)
+                sound = [None if r.audio is None else to_flac(r.audio) for r in rows]
+                if rows:
+                    provenance = [_provenance(plan, r.conversation, synthesizer.name) for r in rows]
+                    writer.write(conversation_columns([r.conversation for r in rows], sound, provenance))
+                    negatives.write(rows)
+                pending_bytes += sum(len(s) for s in sound if s)
+                if pending_bytes > config.shards.row_group_bytes:
+                    writer.flush()
+                    pending_bytes = 0
+                yield from rows
+            files = {path.name: writer.close(), negatives_path.name: negatives.close()}
+            made = writer.rows
+    finally:
+        synthesizer.close()
+    counts = Counts("speech", asked, made, dict(sorted(dropped.items())))
+    facts = {"statistics": statistics.as_dict(), "overlays_left_out": dict(sorted(left_out.items()))}
+    write_marker(marker_path(plan, shard), Marker(plan.speech, files, (counts,), facts))
+
+
+@dataclass(slots=True)
+class _Performance:
+    """A conversation in the making. Once it has failed, it is left alone."""
+
+    script: Script
+    recordings: dict[int, Recording] = field(default_factory=dict)
+    cuts: dict[int, Cut] = field(default_factory=dict)
+    failed: ScriptError | None = None
+
+    def attempt(self, step: Callable[[_Performance], None]) -> None:
+        if self.failed is None:
+            try:
+                step(self)
+            except ScriptError as error:
+                self.failed = error
+
+
+def perform(
+    scripts: Sequence[Script], synthesizer: Synthesizer, config: Config
+) -> Iterator[tuple[Rendered, tuple[str, ...]] | ScriptError]:
+    """Speak, schedule and render some scripts, in order. One that fails gives its error.
+
+    Two rounds: what a resumption says depends on how far the reply got, so it is synthesized last.
+
+    Yields: the rendered conversation, and why overlays were left out of it.
+    """
+    performances = [_Performance(script) for script in scripts]
+    _record_all(performances, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, config)
+    for p in performances:
+        p.attempt(lambda p: _plan_cuts(p, config))
+        p.attempt(_resume)
+    _record_all(performances, lambda u: u.kind is Kind.RESUMPTION, synthesizer, config)
+    for p in performances:
+        yield p.failed or _rendered(p.script, p.recordings, p.cuts, config)
+
+
+def _record_all(
+    performances: Sequence[_Performance],
+    wanted: Callable[[Utterance], bool],
+    synthesizer: Synthesizer,
+    config: Config,
+) -> None:
+    """Add recordings of the wanted utterances."""
+    voices = {v.id: v for v in (*user_voices(), assistant_voice())}
+    jobs = [
+        (p, i) for p in performances if p.failed is None for i, u in enumerate(p.script.utterances) if wanted(u)
+    ]
+    requests = (_request(p.script, p.script.utterances[i], voices) for p, i in jobs)
+    for (performance, i), speech in zip(jobs, synthesizer.synthesize_many(requests), strict=True):
+
+        def keep(p: _Performance, i: int = i, speech: Speech | SynthesisError = speech) -> None:
+            p.recordings[i] = _record(speech, p.script.utterances[i], config)
+
+        performance.attempt(keep)
+
+
+def _request(script: Script, utterance: Utterance, voices: Mapping[str, Voice]) -> SpeechRequest:
+    return SpeechRequest(utterance.text, voices[utterance.voice], script.language)
+
+
+def _record(speech: Speech | SynthesisError, utterance: Utterance, config: Config) -> Recording:
+    if isinstance(speech, SynthesisError):
+        raise ScriptError("synthesis_failed", str(speech))
+    if not config.has_sound:
+        return _soundless(speech)
+    return record(speech, level_dbfs=config.speech.level_dbfs, pause=utterance.pause)
+
+
+def _soundless(speech: Speech) -> Recording:
+    words = speech.words or ()
+    starts = np.array([w.start for w in words], np.int64)
+    ends = np.array([w.end for w in words], np.int64)
+    return Recording(Take(len(speech.samples), starts, ends), np.zeros(len(speech.samples), np.int16))
+
+
+def _plan_cuts(p: _Performance, config: Config) -> None:
+    for i, u in enumerate(p.script.utterances):
+        if u.interrupts is not None:
+            length = p.recordings[u.interrupts].take.length
+            p.cuts[u.interrupts] = plan_cut(p.script, i, length, config.timing, config.seed)
+
+
+def _resume(p: _Performance) -> None:
+    """Give resumptions their text."""
+    for i, u in enumerate(p.script.utterances):
+        if u.resumes is not None:
+            begun = int(np.searchsorted(p.recordings[u.resumes].take.word_starts, p.cuts[u.resumes].stop))
+            p.script = resume(p.script, i, begun)
+
+
+def _rendered(
+    script: Script, recordings: Mapping[int, Recording], cuts: Mapping[int, Cut], config: Config
+) -> tuple[Rendered, tuple[str, ...]]:
+    takes = [recordings[i].take for i in range(len(script.utterances))]
+    timeline = schedule(script, takes, cuts, config.timing, config.seed, grid_of(config))
+    conversation = timeline.conversation
+    placed = [recordings[i] for i in timeline.order]
+    if not config.has_sound:
+        silent = Rendered(conversation, timeline.negative, None, Patch(0, np.zeros(0, np.int16)))
+        return silent, timeline.left_out
+    fade = to_samples(config.timing.fade_sec)
+    audio = render(conversation, placed, fade)
+    return (
+        Rendered(conversation, timeline.negative, audio, _patch(conversation, timeline.negative, placed, fade)),
+        timeline.left_out,
+    )
+
+
+def _patch(conversation: Conversation, negative: Negative, placed: Sequence[Recording], fade: int) -> Patch:
+    """The stretch of the assistant's channel in which the negative differs."""
+    spans = negative_spans(conversation.utterances, negative)
+    moved = [
+        (u.start, u.end, a, b)
+        for u, (a, b) in zip(conversation.utterances, spans, strict=True)
+        if (u.start, u.end) != (a, b)
+    ]
+    # A reply that stops late is the same up to its first stop's fade.
+    start = min(e - fade if s == a else min(s, a) for s, e, a, _ in moved)
+    end = max(max(e, b) for _, e, _, b in moved)
+    channel = render_assistant(conversation, placed, spans, fade)
+    return Patch(start, channel[start:end])
+
+
+def _provenance(plan: Plan, conversation: Conversation, synthesizer: str) -> Provenance:
+    return Provenance(
+        licence=conversation.licence,
+        synthesizer=synthesizer,
+        prompt_version=plan.prompt_version,
+        config=plan.record_fingerprint,
+        package=__version__,
+    )
+
+
+# -- what negatives add, kept until their tokens are made
+
+_NEGATIVES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("kind", pa.string()),
+        ("utterance", pa.int32()),
+        ("positive", pa.int64()),
+        ("negative", pa.int64()),
+        ("start", pa.int64()),
+        ("flac", pa.binary()),
+    ]
+)
+
+
+class _NegativeWriter:
+    def __init__(self, path: Path) -> None:
+        self._path, self._temporary = path, temporary_name(path)
+        self._rows = 0
+        self._writer = pq.ParquetWriter(self._temporary, _NEGATIVES, compression="none")
+
+    def write(self, rows: Sequence[Rendered]) -> None:
+        columns = {
+            "id": [r.conversation.id for r in rows],
+            "kind": [r.negative.kind for r in rows],
+            "utterance": [r.negative.utterance for r in rows],
+            "positive": [r.negative.positive for r in rows],
+            "negative": [r.negative.negative for r in rows],
+            "start": [r.patch.start for r in rows],
+            "flac": [to_flac(r.patch.samples) if len(r.patch.samples) else b"" for r in rows],
+        }
+        self._writer.write_table(pa.table(columns, schema=_NEGATIVES))
+        self._rows += len(rows)
+
+    def close(self) -> FileFacts:
+        self._writer.close()
+        facts = FileFacts(self._rows, self._temporary.stat().st_size, sha256(self._temporary))
+        put_in_place(self._temporary, self._path)
+        return facts
+
+    def __enter__(self) -> _NegativeWriter:
+        return self
+
+    def __exit__(self, kind: object, error: object, tb: object) -> None:
+        if kind is not None:
+            self._writer.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+def reading(plan: Plan, shard: Shard) -> Iterator[Rendered]:
+    """What `speaking` handed on, read back."""
+    negatives = (row for batch in batches(_negatives_path(plan, shard), None, _WINDOW) for row in batch.to_pylist())
+    path = conversations_path(plan, shard)
+    for batch in batches(path, None, _WINDOW):
+        sound = batch.column("audio").to_pylist()
+        for conversation, audio in zip(conversations_from(batch), sound, strict=True):
+            row = next(negatives, None)
+            if row is None or row["id"] != conversation.id:
+                raise ShardError(f"{path}: its negatives are another run's; remove both and run the build again")
+            negative = Negative(row["kind"], row["utterance"], row["positive"], row["negative"])
+            samples = from_flac(row["flac"]) if row["flac"] else np.zeros(0, np.int16)
+            yield Rendered(
+                conversation,
+                negative,
+                None if audio is None else from_flac(audio["bytes"]),
+                Patch(row["start"], samples),
+            )
+
+
