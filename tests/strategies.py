@@ -25,7 +25,7 @@ FIRST_TEXT_ID = 1000
 _WORDS = "alder birch, cedar. dogwood elm fir; ginkgo hazel ivy juniper, kapok larch. maple neem oak".split()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Talk:
     """A script with everything that `schedule` wants."""
 
@@ -35,6 +35,10 @@ class Talk:
     seed: int
     timing: TimingConfig = TIMING
     grid: Grid = GRID
+
+    def __repr__(self) -> str:
+        lengths = [f"{u.kind} {t.length}" for u, t in zip(self.script.utterances, self.takes, strict=True)]
+        return f"<talk {self.script.id}, seed {self.seed}: {', '.join(lengths)}; {dict(self.cuts)}>"
 
     def scheduled(self) -> Timeline:
         return schedule(self.script, self.takes, self.cuts, self.timing, self.seed, self.grid)

@@ -45,12 +45,13 @@ def shards_of(config: Config) -> list[Shard]:
     """All shards. Splits are disjoint in dialogues because each dialogue hashes into one shard only."""
     share = config.shards.test_fraction
     n_test = min(config.conversations - 1, max(1, round(config.conversations * share)))
+    most = config.shards.conversations or min(512, max(32, -(-config.conversations // 8)))
     found = []
     for split, n, low, high in (
         ("train", config.conversations - n_test, share, 1.0),
         ("test", n_test, 0.0, share),
     ):
-        of = max(1, -(-n // config.shards.conversations))
+        of = max(1, -(-n // most))
         for i in range(of):
             slots = n * (i + 1) // of - n * i // of
             found.append(

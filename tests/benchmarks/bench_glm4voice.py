@@ -1,14 +1,13 @@
-"""How fast the GLM-4-Voice tokenizer is at its real size (random weights), against a plain run of the
-procedure.
+"""How fast the GLM-4-Voice tokenizer is at its real size (random weights), against a plain procedure.
 
-    python tests/benchmarks/bench_glm4voice.py                  # CPU: two minutes or so on two cores
+    python tests/benchmarks/bench_glm4voice.py                  # CPU: under three minutes on two cores
     python tests/benchmarks/bench_glm4voice.py --device cuda    # GPU: every precision
 
 The procedure is the reference's: float32, batches of 128 clips in arrival order, each padded to its longest,
 a dense mask. On a CPU that takes long; `--timed` clips of the 128 are then run, padded as the whole batch
 would be, and the time is scaled to all of them (every padded clip costs the same). Useful FLOPs are counted
 clip by clip: products, attention over the pairs that the mask allows, convolutions, spectrum and quantizer;
-    nothing elementwise, no padding.
+nothing elementwise, no padding.
 """
 
 from __future__ import annotations
@@ -226,7 +225,7 @@ def main() -> None:
         "--precision", nargs="*", choices=PRECISIONS, help="default: fp32 on a CPU, all on a GPU"
     )
     parser.add_argument(
-        "--clips", type=int, help="clips for the tokenizer; default 40 on a CPU, 4096 on a GPU"
+        "--clips", type=int, help="clips for the tokenizer; default 25 on a CPU, 4096 on a GPU"
     )
     parser.add_argument("--batch", type=int, default=128, help="clips per batch of the procedure")
     parser.add_argument(
@@ -258,12 +257,10 @@ def main() -> None:
     config = real_config(args.layers)
     tensors = random_tensors(config)
     spread_codes(tensors, Encoder(config, tensors, device), random_clips(3, 10_000))
-    clips = random_clips(args.clips or (4096 if on_cuda else 40), args.seed)
+    clips = random_clips(args.clips or (4096 if on_cuda else 25), args.seed)
     audio_sec = sum(map(len, clips)) / 16_000
     flops = sum(useful_flops(config, len(clip)) for clip in clips)
-    say(
-        f"{len(clips)} clips, {audio_sec:.0f} s of audio, {flops / audio_sec / 1e9:.1f} useful GFLOP per second"
-    )
+    say(f"{len(clips)} clips, {audio_sec:.0f} s of audio, {flops / audio_sec / 1e9:.1f} useful GFLOP/s of it")
 
     procedure = Procedure(config, tensors, device)
     arrival = random_clips(args.batch, args.seed + 1)
@@ -276,8 +273,8 @@ def main() -> None:
     seconds *= len(arrival) / len(timed)
     plain_rate = sum(map(len, arrival)) / 16_000 / seconds
     say(
-        f"procedure: {plain_rate:.2f} audio s/s (batch of {len(arrival)} padded to {n_padded / 16_000:.1f} s, "
-        f"of them {len(timed)} run)"
+        f"procedure: {plain_rate:.2f} audio s/s (batch of {len(arrival)} padded to {n_padded / 16_000:.1f} "
+        f"s, of them {len(timed)} run)"
     )
 
     for precision in args.precision or (PRECISIONS if on_cuda else ("fp32",)):
@@ -305,8 +302,8 @@ def main() -> None:
             f"({encoder.attention} attention, {codec.token_budget} tokens per batch)"
         )
         say(
-            f"  {flops / seconds / 1e9:.0f} useful GFLOP/s, {float(np.median(shares)):.0%} of the matmul rate "
-            f"(rounds {', '.join(f'{share:.0%}' for share in shares)}; "
+            f"  {flops / seconds / 1e9:.0f} useful GFLOP/s, {float(np.median(shares)):.0%} of the matmul "
+            f"rate (rounds {', '.join(f'{share:.0%}' for share in shares)}; "
             f"matmul GFLOP/s {', '.join(f'{x / 1e9:.0f}' for x in matmul_rates)})"
         )
         del encoder, codec

@@ -537,7 +537,13 @@ def test_any_misshapen_tensor_is_named(tiny: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["layers.0.self_attn.k_proj.bias", "decoder.layers.0.fc1.weight", "conv3.weight", "encoder.conv1.weight"],
+    [
+        "layers.0.self_attn.k_proj.bias",
+        "decoder.layers.0.fc1.weight",
+        "conv3.weight",
+        "encoder.conv1.weight",
+        "model.encoder.x",
+    ],
 )
 def test_a_surplus_tensor_is_named(name: str, tiny: Path) -> None:
     tensors = load_file(tiny / "model.safetensors")

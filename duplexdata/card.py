@@ -1,0 +1,90 @@
+"""The dataset card: YAML that `datasets` reads for configs and splits, and what a reader wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from duplexdata.manifest import dropped_table
+
+_CONFIG_NOTES = {
+    "conversations": "the record of truth: texts, times, two-channel FLAC (left assistant, right user)",
+    "codes": "speech tokens of both channels, and of the assistant's in the negative",
+    "sft": "interleaved blocks with labels",
+    "dpo": "preference pairs: the same words at worse times",
+    "tdm": "time slices as chat messages (Duplex-UltraChat)",
+    "duo": "turns with state tokens (DUO)",
+}
+_SPDX_ON_HUB = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-NC-4.0": "cc-by-nc-4.0", "CC-BY-4.0": "cc-by-4.0"}
+
+
+def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str:
+    head: dict[str, Any] = {
+        "license": _licence(manifest["licences"]),
+        "task_categories": ["text-to-speech", "audio-to-audio", "text-generation"],
+        "language": sorted(manifest["statistics"]["languages"]),
+        "tags": ["full-duplex", "turn-taking", "barge-in", "duplexdata"],
+        "configs": [
+            {
+                "config_name": config,
+                **({"default": True} if config == configs[0] else {}),
+                "data_files": [{"split": s, "path": f"{config}/{s}-*.parquet"} for s in ("train", "test")],
+            }
+            for config in configs
+        ],
+    }
+    return "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---\n\n" + _body(name, manifest, configs)
+
+
+def _licence(licences: Sequence[str]) -> str:
+    return _SPDX_ON_HUB.get(licences[0], "other") if len(licences) == 1 else "other"
+
+
+def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str:
+    statistics = manifest["statistics"]
+    parts = [
+        f"# {name}",
+        f"Conversations for voice models that listen while they speak: {statistics['hours']:.2f} hours on two "
+        f"channels, made by {manifest['package']} (config {manifest['fingerprint']}, seed {manifest['seed']}).",
+        "```python\nfrom datasets import load_dataset\n"
+        f'rows = load_dataset("{name}", "{configs[0]}", split="train")\n```',
+        "`duplexdata.load_audio(row)` gives both channels of a row of `conversations` as float32 (2, n): assistant, "
+        "user. (Decoding the column through `datasets` averages the channels.)",
+        "## Configs",
+        _table(("config", "what it holds"), [(c, _CONFIG_NOTES[c]) for c in configs]),
+        "## Scenarios",
+        _table(("scenario", "conversations"), sorted(statistics["scenarios"].items())),
+        "## Timing on the timeline",
+        _table(
+            ("quantity", "n", "mean s", "std s", "min s", "max s"),
+            [
+                (q, t["n"], t["mean_sec"], t["std_sec"], t["min_sec"], t["max_sec"])
+                for q, t in statistics["timing"].items()
+            ],
+        ),
+        f"Replies that start before any block that has heard their query could speak them (anticipatory): "
+        f"{100 * statistics['anticipatory_share']:.2f} %.",
+        "## What went in, and what was dropped",
+        _table(("stage", "in", "out", "dropped"), dropped_table(manifest["stages"])),
+    ]
+    for title, key in (("Scenarios that became another", "fallbacks"), ("Overlays left out", "overlays_left_out")):
+        if manifest[key]:
+            parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")
+    voices = statistics["voices"]
+    parts += [
+        "## Voices and writers",
+        f"{voices['count']} voices; user voices of train and test are different. Texts by: "
+        + ", ".join(f"{w} {n}" for w, n in statistics["writers"].items())
+        + ".",
+        "## Licences of the sources",
+        _table(("licence", "conversations"), sorted(statistics["licences"].items())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)

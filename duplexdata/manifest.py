@@ -1,0 +1,110 @@
+"""`manifest.json`: what was made from what, by what, and what was dropped. No clock times, host names or paths."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from duplexdata import __version__
+from duplexdata.config import as_dict
+from duplexdata.errors import DatasetError
+from duplexdata.shards import FileFacts
+from duplexdata.stages.plan import Plan, public_config
+from duplexdata.stages.statistics import Statistics
+from duplexdata.stages.work import Marker, sum_counts
+
+FORMAT = 1
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """What the stages of a build left behind, shard by shard in order."""
+
+    ingest: Marker
+    scripts: Sequence[Marker]
+    speech: Sequence[Marker]
+    codes: Sequence[Marker]
+    layouts: Sequence[Marker]
+
+
+def build_manifest(
+    plan: Plan, markers: Markers, files: Mapping[str, FileFacts], vocabulary: Mapping[str, object]
+) -> dict[str, Any]:
+    statistics = Statistics()
+    left_out: Counter[str] = Counter()
+    fallbacks: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    for marker in markers.speech:
+        statistics.merge(Statistics.from_dict(_mapping(marker.facts["statistics"])))
+        left_out.update(_mapping(marker.facts["overlays_left_out"]))
+    for marker in markers.scripts:
+        fallbacks.update(_mapping(marker.facts["fallbacks"]))
+    for marker in markers.layouts:
+        tokens.update(_mapping(marker.facts["tokens"]))
+    stages = [markers.ingest, *markers.scripts, *markers.speech, *markers.codes, *markers.layouts]
+    codec = markers.codes[0].facts if markers.codes else None
+    return {
+        "format": FORMAT,
+        "package": f"duplexdata {__version__}",
+        "fingerprint": plan.config_fingerprint,
+        "seed": plan.config.seed,
+        "config": as_dict(public_config(plan.config)),
+        "backends": {
+            "synthesizer": plan.synthesizer,
+            "speech_tokenizer": _mapping(codec["codec"]) if codec else None,
+            "prompt_version": plan.prompt_version,
+        },
+        "clock": _mapping(codec["clock"]) if codec else None,
+        "vocabulary": dict(vocabulary),
+        "files": {name: asdict(facts) for name, facts in sorted(files.items())},
+        "stages": [asdict(c) for c in sum_counts([c for m in stages for c in m.counts])],
+        "rejected_examples": markers.ingest.facts.get("rejected", []),
+        "fallbacks": dict(sorted(fallbacks.items())),
+        "overlays_left_out": dict(sorted(left_out.items())),
+        "statistics": statistics.summary(),
+        "tokens": dict(sorted(tokens.items())),
+        "licences": sorted(statistics.counters["licences"]),
+    }
+
+
+def read_manifest(dataset: Path) -> dict[str, Any]:
+    """Raises DatasetError: there is none, or it is no JSON of ours."""
+    path = dataset / NAME
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{dataset} has no {NAME}: it is no dataset of duplexdata, or its build is not finished "
+            "(run the same `duplexdata build` again to resume it)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
+        raise DatasetError(f"{path} is no manifest of format {FORMAT}")
+    return manifest
+
+
+def dropped_table(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, str]]:
+    """(stage, in, out, dropped by reason) for people."""
+    return [
+        (
+            s["stage"],
+            s["items_in"],
+            s["items_out"],
+            ", ".join(f"{reason} {n}" for reason, n in sorted(s["dropped"].items())) or "-",
+        )
+        for s in stages
+    ]
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    assert isinstance(value, dict)
+    return value
+
+
+__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "read_manifest"]
