@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from duplexdata.conversation import Conversation
 from duplexdata.dialogue import Channel, Kind, Scenario, Script, Utterance
 from duplexdata.layouts.interleaved import StateTokens
 from duplexdata.text.types import DuoTokens, Encoded
+from duplexdata.text.vocabulary import Vocabulary, make_tokenizer
 from duplexdata.timeline import Cut, Take, Timeline, plan_cut, schedule
 from duplexdata.units import SAMPLE_RATE, Grid
 from duplexdata.words import split_words
@@ -183,3 +187,11 @@ def encoded(text: str) -> Encoded:
 
 def assistant_tokens(conversation: Conversation) -> list[np.ndarray | None]:
     return [encoded(u.text).ids if u.channel is Channel.ASSISTANT else None for u in conversation.utterances]
+
+
+@cache
+def embedded_vocabulary(codebook_size: int = 64) -> Vocabulary:
+    """The package's own tokenizer with a few speech tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_tokenizer("embedded", codebook_size, Path(folder) / "tokenizer")
+        return Vocabulary.read(Path(folder) / "tokenizer")

@@ -149,9 +149,6 @@ def test_the_replys_start_comes_back_within_two_slots(start: int, gap: int) -> N
         assert abs(reply_start(ast, GRID) - start / SAMPLE_RATE) <= 0.32 + 1e-9
 
 
-Sides = tuple[list[int], list[int]]
-
-
 def runs(z: Sequence[int]) -> list[list[int]]:
     """The text tokens between each [ASSISTANT] and its [EPAD]; raises where the channel is malformed."""
     found: list[list[int]] = []

@@ -20,7 +20,7 @@ Source: `WhisperEncoder` as changed by GLM-4-Voice (arXiv 2412.02612, section 2.
 
 from __future__ import annotations
 
-import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +50,7 @@ varlen: pairs of one block in one call of the variable-length kernel (GPU in 16 
 """
 
 LAYER_NORM_EPS = 1e-5
+_log = logging.getLogger(__name__)
 _DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "tf32": torch.float32,
@@ -247,9 +248,10 @@ class GroupedAttention:
 
 def _by_shape(pairs: list[Pair]) -> list[list[Pair]]:
     """The pairs of one block that are whole, and those that are not: the whole ones need no mask."""
-    sizes = [(p.queries[1] - p.queries[0], p.keys[1] - p.keys[0]) for p in pairs]
-    whole = [pair for pair, size in zip(pairs, sizes, strict=True) if size == max(sizes)]
-    rest = [pair for pair, size in zip(pairs, sizes, strict=True) if size != max(sizes)]
+    sizes = [(pair.queries[1] - pair.queries[0], pair.keys[1] - pair.keys[0]) for pair in pairs]
+    largest = max(sizes)
+    whole = [pair for pair, size in zip(pairs, sizes, strict=True) if size == largest]
+    rest = [pair for pair, size in zip(pairs, sizes, strict=True) if size != largest]
     return [group for group in (whole, rest) if group]
 
 
@@ -288,20 +290,36 @@ class VarlenAttention:
             out.index_copy_(0, rows, seen.flatten(1))
 
 
-def default_attention(device: torch.device, dtype: torch.dtype, head_width: int) -> Attention:
+def default_attention(device: torch.device, dtype: torch.dtype, heads: int, head_width: int) -> Attention:
     """The fastest way that the device has for what is computed."""
     if device.type != "cuda":
         return "each"
-    usable = varlen_attn is not None and "num_splits" in inspect.signature(varlen_attn).parameters
-    wide_enough = head_width % 8 == 0 and head_width <= 256
-    if (
-        usable
-        and wide_enough
-        and dtype != torch.float32
-        and torch.cuda.get_device_capability(device) >= (8, 0)
-    ):
-        return "varlen"
-    return "grouped"
+    if dtype == torch.float32:
+        return "grouped"
+    return "varlen" if varlen_is_right(device, dtype, heads, head_width) else "grouped"
+
+
+def varlen_is_right(device: torch.device, dtype: torch.dtype, heads: int, head_width: int) -> bool:
+    """Whether the variable-length kernel is there, takes what we give it and answers as plain attention does.
+
+    It is young, and kernels of several origins stand behind it: asking once costs less than believing.
+    """
+    if varlen_attn is None:
+        return False
+    draws = torch.Generator().manual_seed(0)
+    qkv = torch.randn(40, 3 * heads * head_width, generator=draws).to(device, dtype)
+    pairs = attention_pairs((24, 9, 4), (22, 9, 1), 8)
+    found, wanted = (torch.zeros(40, heads * head_width, dtype=dtype, device=device) for _ in range(2))
+    EachAttention(pairs, heads).into(wanted, qkv)
+    try:
+        VarlenAttention(pairs, 37, heads, device).into(found, qkv)
+    except (RuntimeError, TypeError, ValueError) as error:
+        _log.warning("no variable-length attention in %s on %s: %s", dtype, device, error)
+        return False
+    if not torch.allclose(found.float(), wanted.float(), atol=0.05):
+        _log.warning("variable-length attention in %s on %s is wrong; doing without it", dtype, device)
+        return False
+    return True
 
 
 class Encoder:
@@ -326,7 +344,9 @@ class Encoder:
         self.device = device
         self.dtype = _DTYPES[precision]
         self.tiling = tiling or Tiling.for_device(device)
-        self.attention = attention or default_attention(device, self.dtype, config.d_model // config.heads)
+        self.attention = attention or default_attention(
+            device, self.dtype, config.heads, config.d_model // config.heads
+        )
         self._tf32 = precision == "tf32"
         self._mel = LogMel(config, device)
 

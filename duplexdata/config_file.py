@@ -1,0 +1,152 @@
+"""Configurations from YAML, presets and the command line, checked at the door."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from duplexdata.config import Config, as_dict
+from duplexdata.errors import ConfigError
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # arXiv 2606.14528: two channels, half turn-taking and half interruption, SFT rows and preference pairs.
+    "bayling": {"layout": {"emit": ["sft", "dpo"]}},
+    # arXiv 2406.15718v2: text only, slices of 4 to 6 words and 10 tokens; its own counts per type. Its first two
+    # kinds of data (uninterrupted and interwoven) are as frequent as the four interruptions together.
+    "duplex-ultrachat": {
+        "speech": {"backend": "nominal"},
+        "layout": {"emit": ["tdm"], "tdm_slicing": "words"},
+        "mix": {"distractor": 0.0, "backchannel": 0.0, "pause": 0.0, "uninterrupted": 0.25, "topic_interweaving": 0.25},
+    },
+    # arXiv 2409.11727: text only, state tokens; every conversation with a non-query, cut by new queries.
+    "duo": {
+        "speech": {"backend": "nominal"},
+        "layout": {"emit": ["duo"]},
+        "mix": {
+            "uninterrupted": 0.5,
+            "topic_interweaving": 0.0,
+            "generation_termination": 0.0,
+            "regeneration": 0.25,
+            "dialogue_reset": 0.25,
+            "back_on_topic": 0.0,
+            "distractor": 1.0,
+            "distractor_in_silence": 0.2,
+            "backchannel": 0.0,
+            "pause": 0.0,
+        },
+    },
+}
+
+
+def load_config(path_or_preset: str | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A configuration from a YAML file or a preset's name, with values put over it.
+
+    A file may start from a preset: `preset: bayling`.
+
+    Args:
+        overrides: nested as in YAML; None values are left out.
+
+    Raises: ConfigError: names the file, the key, what was found and what would be right.
+    """
+    raw: dict[str, Any] = {}
+    where = "the command line"
+    if path_or_preset is not None:
+        raw, where = _read(path_or_preset)
+    merged = _merge(raw, _without_none(overrides or {}))
+    _check_keys(merged, Config, where, "")
+    try:
+        return TypeAdapter(Config).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        raise ConfigError(f"{where}: {key}: {first['msg']} (found {str(first['input'])[:80]!r})") from None
+
+
+def dump_config(config: Config) -> str:
+    """YAML of all settings, as `load_config` reads it."""
+    return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _read(path_or_preset: str) -> tuple[dict[str, Any], str]:
+    if path_or_preset in PRESETS:
+        return dict(PRESETS[path_or_preset]), f"preset {path_or_preset}"
+    path = Path(path_or_preset)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(PRESETS)
+        raise ConfigError(f"{path}: no such file, and no preset of that name (presets: {known})") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    preset = raw.pop("preset", None)
+    if preset is None:
+        return raw, str(path)
+    if preset not in PRESETS:
+        raise ConfigError(f"{path}: preset {preset!r} is unknown; {_nearest(str(preset), PRESETS)}")
+    return _merge(PRESETS[preset], raw), str(path)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: _without_none(v) if isinstance(v, Mapping) else v
+        for k, v in values.items()
+        if v is not None and not (isinstance(v, Mapping) and not _without_none(v))
+    }
+
+
+def _check_keys(raw: Mapping[str, Any], type_: type, where: str, prefix: str) -> None:
+    """Unknown keys are refused, with the nearest known one."""
+    hints = typing.get_type_hints(type_)
+    names = {f.name: hints[f.name] for f in dataclasses.fields(type_)}
+    for key, value in raw.items():
+        if key not in names:
+            raise ConfigError(f"{where}: unknown key {prefix}{key}; {_nearest(str(key), names)}")
+        inner = names[key]
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}: {prefix}{key} is {value!r}, expected a mapping of settings")
+            _check_keys(value, inner, where, f"{prefix}{key}.")
+        elif key == "sources":
+            _check_sources(value, where)
+
+
+def _check_sources(value: object, where: str) -> None:
+    from duplexdata.config import SourceConfig
+
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where}: sources is {value!r}, expected a list of mappings with a path each")
+    for n, item in enumerate(value):
+        if isinstance(item, SourceConfig):
+            continue
+        if not isinstance(item, Mapping):
+            raise ConfigError(f"{where}: sources[{n}] is {item!r}, expected a mapping such as {{path: file.jsonl}}")
+        _check_keys(item, SourceConfig, where, f"sources[{n}].")
+
+
+def _nearest(key: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def sources_override(paths: Sequence[str] | None) -> list[dict[str, str]] | None:
+    """`--source` options as the configuration's `sources`."""
+    return [{"path": p} for p in paths] if paths else None

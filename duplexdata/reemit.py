@@ -1,0 +1,164 @@
+"""`duplexdata emit`: a dataset's layouts for another tokenizer, block size or slicing, from its records and codes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from duplexdata.config import Config, LayoutConfig, as_dict, fingerprint
+from duplexdata.config_file import load_config
+from duplexdata.dataset import check_target, copy_tokenizer, finish, place
+from duplexdata.errors import DatasetError
+from duplexdata.manifest import read_manifest
+from duplexdata.shards import FileFacts, batches, put_in_place, temporary_name
+from duplexdata.stages.emit import emit_shard
+from duplexdata.stages.work import Counts, Marker, sum_counts
+from duplexdata.text.vocabulary import Vocabulary, make_tokenizer
+from duplexdata.units import Grid
+
+
+def reemit(
+    dataset: Path,
+    out: Path,
+    *,
+    tokenizer: str | None,
+    blocks: tuple[int, int] | None,
+    slicing: str | None,
+    layouts: tuple[str, ...] | None,
+    tdm_jsonl: Path | None,
+    trust_remote_code: bool,
+    report: Callable[[int], None],
+) -> None:
+    """Write a whole dataset to `out`: records and codes linked, layouts made anew.
+
+    Args:
+        tokenizer, blocks, slicing, layouts: None keeps the dataset's own.
+        tdm_jsonl: file for the rows of `tdm`, train first, as Duplex-UltraChat publishes them.
+
+    Raises: DatasetError, ConfigError, TokenizerError.
+    """
+    old = read_manifest(dataset)
+    if out.resolve() == dataset.resolve():
+        raise DatasetError("--out is the dataset itself; name another folder")
+    check_target(out)
+    config = _new_config(old, tokenizer, blocks, slicing, layouts, trust_remote_code)
+    layout = config.layout
+    shutil.rmtree(out, ignore_errors=True)
+    work = out.resolve().with_name(f".{out.resolve().name}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    files: dict[str, FileFacts] = {}
+    try:
+        folder = work / "tokenizer"
+        if tokenizer is None:
+            shutil.copytree(dataset / "tokenizer", folder)
+        else:
+            make_tokenizer(tokenizer, _codebook(old), folder, trust_remote_code=trust_remote_code)
+        vocabulary = Vocabulary.read(folder)
+        copy_tokenizer(folder, out, files)
+        emitted = _emit_all(dataset, old, work, out, layout, vocabulary, config, files, report)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    finish(out, _new_manifest(old, config, files, vocabulary, emitted), files)
+    if tdm_jsonl is not None:
+        write_tdm_jsonl(out, tdm_jsonl)
+
+
+def _new_config(
+    old: dict[str, Any],
+    tokenizer: str | None,
+    blocks: tuple[int, int] | None,
+    slicing: str | None,
+    layouts: tuple[str, ...] | None,
+    trust_remote_code: bool,
+) -> Config:
+    config = load_config(None, old["config"])
+    layout = config.layout
+    name = Path(tokenizer).name if tokenizer is not None and Path(tokenizer).exists() else tokenizer
+    layout = replace(
+        layout,
+        tokenizer=name or layout.tokenizer,
+        n_speech=blocks[0] if blocks else layout.n_speech,
+        n_text=blocks[1] if blocks else layout.n_text,
+        tdm_slicing=slicing or layout.tdm_slicing,
+        emit=layouts or layout.emit,
+        trust_remote_code=trust_remote_code,
+    )
+    return replace(config, layout=layout)
+
+
+def _codebook(old: dict[str, Any]) -> int:
+    return int(old["clock"]["codebook_size"] if old["clock"] else old["vocabulary"]["codebook_size"])
+
+
+def _emit_all(
+    dataset: Path,
+    old: dict[str, Any],
+    work: Path,
+    out: Path,
+    layout: LayoutConfig,
+    vocabulary: Vocabulary,
+    config: Config,
+    files: dict[str, FileFacts],
+    report: Callable[[int], None],
+) -> tuple[list[Counts], Counter[str]]:
+    counts: list[Counts] = []
+    tokens: Counter[str] = Counter()
+    grid = Grid(layout.n_speech, layout.n_text)
+    for name in sorted(f for f in old["files"] if f.startswith("conversations/")):
+        shard = Path(name).name
+        codes = dataset / "codes" / shard
+        paths = {x: work / x / shard for x in layout.emit}
+        emission = emit_shard(
+            dataset / name, codes if codes.exists() else None, paths, layout, vocabulary, grid, config.seed,
+            config.shards.row_group_rows,
+        )  # fmt: skip
+        for kept in ("conversations", "codes"):
+            if f"{kept}/{shard}" in old["files"]:
+                facts = FileFacts(**old["files"][f"{kept}/{shard}"])
+                place(dataset / kept / shard, out, kept, Marker("", {shard: facts}), files)
+        for x, path in paths.items():
+            place(path, out, x, Marker("", {shard: emission.files[x]}), files)
+        counts += emission.counts
+        tokens.update(emission.tokens)
+        report(emission.counts[0].items_in if emission.counts else 0)
+    return counts, tokens
+
+
+def _new_manifest(
+    old: dict[str, Any],
+    config: Config,
+    files: dict[str, FileFacts],
+    vocabulary: Vocabulary,
+    emitted: tuple[list[Counts], Counter[str]],
+) -> dict[str, Any]:
+    counts, tokens = emitted
+    kept = [s for s in old["stages"] if s["stage"] not in ("sft", "dpo", "tdm", "duo")]
+    return {
+        **old,
+        "config": as_dict(config),
+        "fingerprint": fingerprint(old["fingerprint"], config.layout),
+        "vocabulary": vocabulary.facts(),
+        "files": {name: asdict(facts) for name, facts in sorted(files.items())},
+        "stages": [*kept, *(asdict(c) for c in sum_counts(counts))],
+        "tokens": dict(sorted(tokens.items())),
+    }
+
+
+def write_tdm_jsonl(dataset: Path, path: Path) -> None:
+    """`{"output": [{"role", "content"}, …]}` a line."""
+    temporary = temporary_name(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("w", encoding="utf-8") as out:
+        for split in ("train", "test"):
+            for file in sorted((dataset / "tdm").glob(f"{split}-*.parquet")):
+                for batch in batches(file, ["messages"]):
+                    for messages in batch.column("messages").to_pylist():
+                        out.write(json.dumps({"output": messages}, ensure_ascii=False) + "\n")
+    put_in_place(temporary, path)
+
+
