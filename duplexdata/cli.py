@@ -118,6 +118,7 @@ def show(
     id: Annotated[str | None, typer.Argument(metavar="ID", help="Of a conversation, or its beginning.")] = None,
     wav: Annotated[Path | None, typer.Option(help="Where the sound goes (default: ID.wav).")] = None,
     png: Annotated[Path | None, typer.Option(help="Also draw its spectrogram (needs matplotlib).")] = None,
+    first: Annotated[bool, typer.Option("--first", help="If several ids begin so, take the first.")] = False,
     width: Annotated[int, typer.Option(help="Columns of the timeline.", min=20)] = 100,
 ) -> None:
     """Print a conversation as a timeline of two lanes, and write its sound. Without ID: list some ids."""
@@ -127,7 +128,7 @@ def show(
         for name, scenario, seconds in viewer.ids(dataset, 40):
             typer.echo(f"{name}  {scenario}  {seconds:.1f} s")
         return
-    conversation, audio = viewer.find(dataset, id)
+    conversation, audio = viewer.find(dataset, id, first=first)
     for line in viewer.timeline(conversation, width):
         typer.echo(line)
     if audio is None:

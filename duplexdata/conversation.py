@@ -52,7 +52,7 @@ class Spoken:
     def words_begun_by(self, sample: int) -> int:
         """How many words have begun before `sample`; by proportion of duration where there are no word times."""
         if len(self.word_starts):
-            return int(np.searchsorted(self.word_starts, sample))
+            return int(self.word_starts.searchsorted(sample))
         n = len(split_words(self.text))
         return min(n, max(0, -(-(sample - self.start) * n // max(1, self.end - self.start))))
 

@@ -190,14 +190,13 @@ def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Gen
     """Each dialogue but the last is cut in a reply; the next one's opening comes behind a transition."""
     talk = _Talk(material.cast)
     banks = _banks(material)
-    for n, dialogue in enumerate(material.dialogues):
-        query, reply = _exchanges(dialogue)[0 if n else _pick_reply(dialogue, timing, rng)]
-        if n:
-            transition = banks.transition("dialogue_reset", rng)
-            writer = "template+corpus" if transition else "corpus"
-            talk.interrupt(_join(transition, query, banks.language), writer)
-        else:
-            talk.ask(query, "corpus")
+    own, *others = material.dialogues
+    talk.exchanges(own, upto=_pick_reply(own, timing, rng) + 1)
+    for dialogue in others:
+        query, reply = _exchanges(dialogue)[0]
+        transition = banks.transition("dialogue_reset", rng)
+        writer = "template+corpus" if transition else "corpus"
+        talk.interrupt(_join(transition, query, banks.language), writer)
         talk.answer(reply, "corpus")
     return talk.utterances
 

@@ -19,10 +19,10 @@ from duplexdata.shards import batches
 from duplexdata.units import SAMPLE_RATE, to_seconds
 
 
-def find(dataset: Path, id_: str) -> tuple[Conversation, np.ndarray | None]:
-    """A conversation by its id (or the start of it, if only one has it) and its sound, int16 (n, 2).
+def find(dataset: Path, id_: str, *, first: bool = False) -> tuple[Conversation, np.ndarray | None]:
+    """A conversation by its id (or the start of it, if only one has it or `first` is set) and its sound, int16 (n, 2).
 
-    Raises: DatasetError: no conversation or several have it.
+    Raises: DatasetError: no conversation or several have it (and `first` is not set).
     """
     read_manifest(dataset)
     found: list[tuple[Path, int, str]] = []
@@ -33,7 +33,7 @@ def find(dataset: Path, id_: str) -> tuple[Conversation, np.ndarray | None]:
             found += [(path, at + n, x) for n, x in enumerate(ids) if x.startswith(id_)]
             at += len(ids)
     exact = [x for x in found if x[2] == id_] or found
-    if len(exact) != 1:
+    if len(exact) != 1 and not (first and exact):
         some = ", ".join(x[2] for x in exact[:5])
         raise DatasetError(
             f"{dataset}: {len(exact)} conversations have an id that starts with {id_!r}"
@@ -135,8 +135,9 @@ def write_picture(path: Path, conversation: Conversation, audio: np.ndarray) -> 
     figure = Figure(figsize=(max(8.0, min(40.0, to_seconds(len(audio)) / 2.5)), 5), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     for axis, channel, column in zip(axes, (Channel.USER, Channel.ASSISTANT), (1, 0), strict=True):
-        samples = audio[:, column].astype(np.float32) / 32768 + 1e-6
-        axis.specgram(samples, NFFT=512, Fs=SAMPLE_RATE, noverlap=256, cmap="magma", vmin=-140, vmax=-40)
+        samples = audio[:, column].astype(np.float32) / 32768
+        with np.errstate(divide="ignore"):  # digital silence is drawn as the lowest level
+            axis.specgram(samples, NFFT=512, Fs=SAMPLE_RATE, noverlap=256, cmap="magma", vmin=-140, vmax=-40)
         axis.set_ylabel(f"{channel} (Hz)")
         for u in conversation.utterances:
             if u.channel is channel:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from duplexdata.config import TimingConfig
@@ -20,6 +22,10 @@ from duplexdata.text.vocabulary import Vocabulary, make_tokenizer
 from duplexdata.timeline import Cut, Take, Timeline, plan_cut, schedule
 from duplexdata.units import SAMPLE_RATE, Grid
 from duplexdata.words import split_words
+
+# Two cores may be busy with other things: a slow example is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 TIMING = TimingConfig()
 GRID = Grid()
@@ -43,6 +49,10 @@ class Talk:
     def __repr__(self) -> str:
         lengths = [f"{u.kind} {t.length}" for u, t in zip(self.script.utterances, self.takes, strict=True)]
         return f"<talk {self.script.id}, seed {self.seed}: {', '.join(lengths)}; {dict(self.cuts)}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What hypothesis shows of a failing example."""
+        printer.text(repr(self))
 
     def scheduled(self) -> Timeline:
         return schedule(self.script, self.takes, self.cuts, self.timing, self.seed, self.grid)
@@ -161,10 +171,10 @@ def written(parts: list[str], *, terminated: bool, overlays: list[tuple[Kind, in
 
 
 @st.composite
-def talks(draw: st.DrawFn, *, overlays: bool = True, timed: bool = True) -> Talk:
+def talks(draw: st.DrawFn, *, overlays: bool = True, timed: bool = True, interrupted: bool = True) -> Talk:
     """Any conversation that the package can make, and more: all kinds of interruption mixed in one."""
-    parts = draw(st.lists(st.sampled_from(PARTS), min_size=1, max_size=4))
-    terminated = draw(st.booleans())
+    parts = draw(st.lists(st.sampled_from(PARTS if interrupted else PARTS[:1]), min_size=1, max_size=4))
+    terminated = interrupted and draw(st.booleans())
     kinds = st.sampled_from([Kind.DISTRACTOR, Kind.BACKCHANNEL])
     laid = draw(st.lists(st.tuples(kinds, st.integers(-1, 9)), max_size=3)) if overlays else []
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -178,11 +188,18 @@ def token_of(word: str) -> int:
     return FIRST_TEXT_ID + int("".join(c for c in word if c.isdigit()) or 0) % 90_000
 
 
+@dataclass(frozen=True, slots=True)
+class Offsets:
+    """(start, end) characters of each token."""
+
+    offsets: list[tuple[int, int]]
+
+
 def encoded(text: str) -> Encoded:
     """One token per word, which begins with the space before it."""
     spans = split_words(text)
     ids = np.array([token_of(text[s.start : s.end]) for s in spans], np.int32)
-    return Encoded(ids, np.array([max(0, s.start - 1) for s in spans], np.int32))
+    return Encoded(ids, Offsets([(max(0, s.start - 1), s.end) for s in spans]))
 
 
 def assistant_tokens(conversation: Conversation) -> list[np.ndarray | None]:

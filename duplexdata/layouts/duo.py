@@ -24,7 +24,7 @@ from duplexdata.dialogue import Channel
 from duplexdata.layouts.interleaved import IGNORED
 from duplexdata.layouts.tokens import EOS, NON_QUERY, QUERY
 from duplexdata.text.types import DuoTokens, Encoded
-from duplexdata.words import split_words
+from duplexdata.words import word_starts
 
 Int32 = npt.NDArray[np.int32]
 INPUT, OUTPUT = 0, 1
@@ -65,16 +65,16 @@ class _Builder:
         self.top = max(self.top, at + len(ids))
 
     def row(self) -> DuoRow:
-        lengths = [len(ids) for ids in self.ids]
+        lengths = np.array([len(ids) for ids in self.ids])
         ids = np.concatenate(self.ids)
-        labelled = np.repeat(self.labelled, lengths)
-        starts = np.cumsum([0, *lengths[:-1]])
-        offsets = np.repeat(np.array(self.positions) - starts, lengths)
+        labelled = np.array(self.labelled).repeat(lengths)
+        starts = lengths.cumsum() - lengths
+        offsets = (np.array(self.positions) - starts).repeat(lengths)
         return DuoRow(
             "".join(self.texts),
             ids,
             np.where(labelled, ids, np.int32(IGNORED)),
-            np.repeat(self.channels, lengths).astype(np.int8),
+            np.array(self.channels, np.int8).repeat(lengths),
             (np.arange(len(ids)) + offsets).astype(np.int32),
         )
 
@@ -94,6 +94,7 @@ def render(conversation: Conversation, tokens: Sequence[Encoded], special: DuoTo
         if u.channel is Channel.ASSISTANT:
             if answer is not None:
                 answer.finish(out, special)
+                out.top += 1  # as below: this is another answer, which sees what came in during the last
             answer = _Answer(u, encoded, out)
             continue
         running = answer is not None and u.start < answer.utterance.end
@@ -123,15 +124,15 @@ class _Answer:
         self.utterance, self.encoded = utterance, encoded
         self.start = out.top
         self.said = 0  # tokens
-        self._begins = [s.start for s in split_words(utterance.text)]
 
     def say(self, out: _Builder, upto: int) -> None:
         """The tokens of the words begun by the sample `upto`."""
         words = self.utterance.words_begun_by(upto)
         text = self.utterance.text
-        if words < len(self._begins):
+        begins = word_starts(text)
+        if words < len(begins):
             # Up to the space before the next word, which belongs to that word's first token.
-            stop = int(np.searchsorted(self.encoded.starts, max(0, len(text[: self._begins[words]].rstrip()))))
+            stop = int(self.encoded.starts.searchsorted(max(0, len(text[: begins[words]].rstrip()))))
         else:
             stop = len(self.encoded.ids)
         self._write(out, stop)

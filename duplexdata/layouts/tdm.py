@@ -10,8 +10,10 @@ Slicing "clock" is ours: both channels cut at real times, by word times.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from duplexdata.conversation import Conversation, Spoken
 from duplexdata.dialogue import Channel
 from duplexdata.layouts.tokens import EOS, IDLE
-from duplexdata.words import split_words
+from duplexdata.words import split_words, word_starts
 
 Message = tuple[str, str]
 """(role, content)."""
@@ -91,8 +93,8 @@ def sliced_by_clock(conversation: Conversation, slice_samples: int) -> list[Mess
         last = -1
         for word, start in _timed_words(u):
             k = min(n - 1, start // slice_samples)
-            if u.channel is Channel.USER and lane[k]:
-                word = " " + word.lstrip() if word[:1].isspace() or last < 0 else word
+            if lane[k] and (last < 0 or (u.channel is Channel.USER and word[:1].isspace())):
+                word = " " + word.lstrip()
             lane[k] += word
             last = k
         if u.channel is Channel.ASSISTANT and not u.cut and last >= 0:
@@ -132,18 +134,19 @@ def _user_slices(text: str, rng: np.random.Generator, bounds: tuple[int, int]) -
 def _assistant_slices(u: Spoken, token_starts: TokenStarts, tokens: int) -> list[_Slice]:
     """Pieces of what was said, `tokens` text tokens each; together they are it, spaces included."""
     said = u.spoken_text
-    cuts = [0, *(int(c) for c in token_starts[tokens::tokens] if 0 < c < len(said)), len(said)]
+    cuts = [0, *(c for c in token_starts[tokens::tokens].tolist() if 0 < c < len(said)), len(said)]
     # Tokens may lie inside one character (its bytes): equal starts would make empty slices.
     cuts = sorted(set(cuts))
     if not said:
         return []
-    begins = [s.start for s in split_words(said)]
+    begins = word_starts(said)
+    times = u.word_starts.tolist()
     slices = []
-    for a, b in zip(cuts, cuts[1:], strict=False):
-        # the word that the slice starts in or before
-        word = int(np.searchsorted(begins, a + 1, side="right")) - 1
-        if len(u.word_starts):
-            at = int(u.word_starts[max(0, min(word, len(u.word_starts) - 1))])
+    for a, b in pairwise(cuts):
+        if times:
+            # the word that the slice starts in or before
+            word = bisect_right(begins, a + 1) - 1
+            at = times[max(0, min(word, len(times) - 1))]
         else:
             at = u.start + (u.end - u.start) * a // len(said)
         slices.append((said[a:b], at))

@@ -112,9 +112,10 @@ class Emitter:
         )
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[list[Encoded]]:
-        flat = [u.text for c in conversations for u in c.utterances]
-        tokens = iter(self._vocabulary.encode(flat))
-        return [[next(tokens) for _ in c.utterances] for c in conversations]
+        # Each text once: a regenerated reply comes twice, transitions and backchannels come often.
+        texts = list(dict.fromkeys(u.text for c in conversations for u in c.utterances))
+        tokens = dict(zip(texts, self._vocabulary.encode(texts), strict=True))
+        return [[tokens[u.text] for u in c.utterances] for c in conversations]
 
     def _interleaved(
         self,

@@ -56,9 +56,7 @@ class Vocabulary:
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokens of each text alone, without anything put before or behind."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            Encoded(np.array(e.ids, np.int32), np.array([a for a, _ in e.offsets], np.int32)) for e in found
-        ]
+        return [Encoded(np.array(e.ids, np.int32), e) for e in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False))

@@ -1,0 +1,72 @@
+# `make run` and `make test` on a fresh machine set up everything they need in .venv.
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+DEMO   ?= demo-dataset
+BIN    := .venv/bin
+# A folder of wheels, if pip has been told of one; uv reads another variable and wants it to exist.
+LINKS  := $(wildcard $(PIP_FIND_LINKS))
+# The tested versions are those of Python 3.11; other Pythons resolve within the ranges of pyproject.toml.
+PINS    = $(shell $(PYTHON) -c 'import sys; print("-c .constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+
+.PHONY: help run test test-all check lint types format demo bench wheel clean setup
+
+help:
+	@echo "make run       set up, build a small dataset, say how to load, verify and hear it"
+	@echo "make test      set up, run the fast tests"
+	@echo "make test-all  the slow ones too: real servers, killed processes, whole builds"
+	@echo "make check     lint and types"
+	@echo "make bench     measure throughput and memory"
+	@echo "make wheel     build a wheel, install it elsewhere and try it"
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml .constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "the venv module is missing: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	UV_FIND_LINKS=$(LINKS) $(BIN)/uv pip install -q --python $(BIN)/python $(PINS) "$(TORCH)" -e '.[dev]'
+	@touch $@
+
+run: setup demo
+	@echo
+	@echo "The dataset is in $(DEMO). Load it:"
+	@echo "  $(BIN)/python -c 'from datasets import load_dataset; print(load_dataset(\"./$(DEMO)\", \"sft\"))'"
+	@echo "verify it:"
+	@echo "  $(BIN)/duplexdata verify $(DEMO)"
+	@echo "see and hear a conversation (writes hear.wav: left the assistant, right the user):"
+	@echo "  $(BIN)/duplexdata show $(DEMO) back-on-topic --first --wav hear.wav --png hear.png"
+
+demo: setup
+	$(BIN)/duplexdata build --conversations 100 --out $(DEMO)
+
+test: setup
+	$(BIN)/python -m pytest -q -n 2
+
+test-all: setup
+	$(BIN)/python -m pytest -q -n 2 -m 'not network and not gpu'
+
+check: lint types
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks.bench_build
+	$(BIN)/python -m tests.benchmarks.bench_emit
+	$(BIN)/python -m tests.benchmarks.bench_memory
+
+wheel: setup
+	rm -rf build dist
+	$(BIN)/python -m build -q --wheel --installer uv
+	.ci/try-wheel dist/*.whl
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DEMO) .$(DEMO).work
