@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,12 +76,16 @@ def _to_int16(x: Float32, mean_square: float, level_dbfs: float) -> Int16:
 
 def _fade(x: Float32 | Int16, n: int, *, at_start: bool = False) -> None:
     """Ramp the first or last `n` samples, in place."""
-    n = min(n, len(x))
-    ramp = np.linspace(0.0, 1.0, n + 1, dtype=np.float32)[1:]
+    ramp = _ramp(min(n, len(x)))
     if at_start:
-        x[:n] = (x[:n] * ramp).astype(x.dtype)
+        x[: len(ramp)] = (x[: len(ramp)] * ramp).astype(x.dtype)
     else:
-        x[len(x) - n :] = (x[len(x) - n :] * ramp[::-1]).astype(x.dtype)
+        x[len(x) - len(ramp) :] = (x[len(x) - len(ramp) :] * ramp[::-1]).astype(x.dtype)
+
+
+@cache
+def _ramp(n: int) -> Float32:
+    return np.linspace(0.0, 1.0, n + 1, dtype=np.float32)[1:]
 
 
 def _word_times(speech: Speech, first: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -108,7 +114,10 @@ def _insert_pause(
 
 
 def render(
-    conversation: Conversation, recordings: Sequence[Recording], fade: int, channels: Sequence[Channel] = tuple(Channel)
+    conversation: Conversation,
+    recordings: Sequence[Recording],
+    fade: int,
+    channels: Sequence[Channel] = tuple(Channel),
 ) -> Int16:
     """The two channels, int16, shape (n_samples, 2): column 0 the assistant, column 1 the user (Moshi's order).
 
@@ -144,10 +153,13 @@ def _lay(channel: Int16, samples: Int16, start: int, end: int, fade: int) -> Non
 
 def to_flac(samples: Int16) -> bytes:
     """16 kHz FLAC of int16 samples, shape (n,) or (n, channels)."""
-    out = io.BytesIO()
+    # Into memory that libsndfile sees as a file: through a Python object every FLAC frame would cost a call.
+    fd = os.memfd_create("flac")
     # The fastest level: higher ones save 5 % of the bytes for twice the time.
-    sf.write(out, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16", compression_level=0.0)
-    return out.getvalue()
+    sf.write(os.dup(fd), samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16", compression_level=0.0, closefd=True)
+    with open(fd, "rb") as out:
+        out.seek(0)
+        return out.read()
 
 
 def from_flac(data: bytes) -> Int16:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from duplexdata.codecs.base import SpeechTokenizer
+from duplexdata.codecs.base import MEL_CODEBOOK_SIZE, SpeechTokenizer
 from duplexdata.config import CodecConfig, SpeechConfig
 from duplexdata.errors import ConfigError
 from duplexdata.speech.base import Synthesizer
@@ -44,6 +44,11 @@ def make_speech_tokenizer(config: CodecConfig) -> SpeechTokenizer:
 
 
 T = TypeVar("T")
+
+
+def codebook_size(config: CodecConfig) -> int:
+    """Codes of the codec; the embedded one's without loading it, and torch with it."""
+    return MEL_CODEBOOK_SIZE if config.name == "mel" else make_speech_tokenizer(config).codebook_size
 
 
 def _known(table: Mapping[str, T], name: str, key: str) -> T:

@@ -74,7 +74,9 @@ _COMMON = frozenset(
 )
 _WORD = re.compile(r"[^\W\d_][^\W\d_'’-]{3,}")
 _HAN = re.compile(r"[\u4e00-\u9fff]{2,}")
-_HAN_BREAK = re.compile("[的了是我你他她它们吗呢吧啊请问想知道怎么什么为可以能不能会有没有在和跟与把给让就都也还要去来很最这那哪些一个几多少]+")
+_HAN_BREAK = re.compile(
+    "[的了是我你他她它们吗呢吧啊请问想知道怎么什么为可以能不能会有没有在和跟与把给让就都也还要去来很最这那哪些一个几多少]+"
+)
 
 
 _DETERMINED = re.compile(

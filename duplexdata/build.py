@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, make_synthesizer
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError
@@ -24,6 +28,9 @@ from duplexdata.stages.work import Marker, Shard, shards_of
 
 Report = Callable[[str, int], None]
 """Called with a stage's name and the conversations that have passed it."""
+
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +57,11 @@ def build(config: Config, out: Path, *, workers: int, report: Report, keep_work:
     plan = make_plan(config, work_folder(out))
     if is_complete(plan, out):
         return False
-    read = ingest(plan)
-    prepare(plan)
     shards = shards_of(config)
-    done = run_shards(plan, shards, workers, report)
+    with Workers(min(workers, len(shards))) as pool:
+        read = ingest(plan)
+        prepare(plan)
+        done = pool.run(plan, shards, report)
     assemble(plan, shards, gather(read, done), out)
     if not keep_work:
         shutil.rmtree(plan.work, ignore_errors=True)
@@ -72,8 +80,6 @@ def gather(read: Marker, done: Sequence[ShardMarkers]) -> Markers:
 
 def check_backends(config: Config) -> None:
     """Fail before any work is done where a backend cannot be had."""
-    from duplexdata.backends import SPEECH_TOKENIZERS, make_synthesizer
-
     make_synthesizer(config.speech).close()
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
@@ -81,13 +87,7 @@ def check_backends(config: Config) -> None:
 
 def prepare(plan: Plan) -> None:
     """What all shards share."""
-    write_tokenizer(plan, codebook_size(plan.config))
-
-
-def codebook_size(config: Config) -> int:
-    from duplexdata.backends import make_speech_tokenizer
-
-    return make_speech_tokenizer(config.codec).codebook_size
+    write_tokenizer(plan, codebook_size(plan.config.codec))
 
 
 def run_shard(plan: Plan, shard: Shard) -> ShardMarkers:
@@ -107,43 +107,54 @@ def fused(config: Config) -> bool:
     return config.codec.name == "mel"
 
 
-def run_shards(plan: Plan, shards: Sequence[Shard], workers: int, report: Report) -> list[ShardMarkers]:
-    """Markers in the shards' order, whatever the order they were done in."""
-    if workers == 1:
-        found = []
-        for shard in shards:
-            found.append(run_shard(plan, shard))
-            report("shards", found[-1].speech.counts[0].items_out)
-        return found
-    with process_pool(min(workers, len(shards))) as pool:
-        # Largest first would not help: shards are equal in size, but for the rounding.
-        waiting: dict[Future[ShardMarkers], int] = {
-            pool.submit(run_shard, plan, shard): i for i, shard in enumerate(shards)
-        }
+class Workers:
+    """Local processes that shards are dealt out to; with one worker, this process itself."""
+
+    def __init__(self, n: int) -> None:
+        self._pool = process_pool(n) if n > 1 else None
+
+    def __enter__(self) -> Workers:
+        if self._pool is not None:
+            # Its processes load their libraries while this one reads the sources.
+            self._pool.submit(os.getpid)
+        return self
+
+    def __exit__(self, kind: object, error: object, tb: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def run(self, plan: Plan, shards: Sequence[Shard], report: Report) -> list[ShardMarkers]:
+        """Markers in the shards' order, whatever the order they were done in."""
+        if self._pool is None:
+            found = []
+            for shard in shards:
+                found.append(run_shard(plan, shard))
+                report("shards", found[-1].speech.counts[0].items_out)
+            return found
+        waiting = {self._pool.submit(run_shard, plan, shard): i for i, shard in enumerate(shards)}
         done: dict[int, ShardMarkers] = {}
-        pending = set(waiting)
-        try:
-            while pending:
-                ready, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    done[waiting[future]] = future.result()
-                    report("shards", done[waiting[future]].speech.counts[0].items_out)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [done[i] for i in range(len(shards))]
+        for future in as_completed(waiting):
+            done[waiting[future]] = future.result()
+            report("shards", done[waiting[future]].speech.counts[0].items_out)
+        return [done[i] for i in range(len(shards))]
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """Workers forked from a server that has imported what they need: torch is loaded once, not once per worker."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["duplexdata.build", "duplexdata.codecs.mel"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    # pyarrow imports pandas, where it is installed, on its first conversion.
+    context.set_forkserver_preload(["duplexdata.build", "duplexdata.codecs.mel", "pandas"])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
 
 
-def _one_thread() -> None:
-    """Workers share the machine: each computes on one core, and results do not depend on the number of threads."""
+def _start_worker() -> None:
+    """Workers share the machine: each computes on one core. They end with the process that started them."""
     import torch
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
+    if sys.platform == "linux":
+        # The fork server ends when its owner does, however that happens; its children follow.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() == 1:
+            os._exit(1)

@@ -17,7 +17,12 @@ _CONFIG_NOTES = {
     "tdm": "time slices as chat messages (Duplex-UltraChat)",
     "duo": "turns with state tokens (DUO)",
 }
-_SPDX_ON_HUB = {"Apache-2.0": "apache-2.0", "MIT": "mit", "CC-BY-NC-4.0": "cc-by-nc-4.0", "CC-BY-4.0": "cc-by-4.0"}
+_SPDX_ON_HUB = {
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit",
+    "CC-BY-NC-4.0": "cc-by-nc-4.0",
+    "CC-BY-4.0": "cc-by-4.0",
+}
 
 
 def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str:
@@ -35,7 +40,9 @@ def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str])
             for config in configs
         ],
     }
-    return "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---\n\n" + _body(name, manifest, configs)
+    return (
+        "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---\n\n" + _body(name, manifest, configs)
+    )
 
 
 def _licence(licences: Sequence[str]) -> str:
@@ -69,7 +76,10 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
         "## What went in, and what was dropped",
         _table(("stage", "in", "out", "dropped"), dropped_table(manifest["stages"])),
     ]
-    for title, key in (("Scenarios that became another", "fallbacks"), ("Overlays left out", "overlays_left_out")):
+    for title, key in (
+        ("Scenarios that became another", "fallbacks"),
+        ("Overlays left out", "overlays_left_out"),
+    ):
         if manifest[key]:
             parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")
     voices = statistics["voices"]

@@ -138,8 +138,6 @@ class Ids:
     non_query: int
     eos: int
     speech_offset: int
-    codebook_size: int
-    vocabulary_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +146,7 @@ class Settings:
 
     Attributes:
         frame: samples per speech token.
-        codec: name of the speech tokenizer; None without sound.
-        silence_known: whether the codec is the embedded one: a token depends on its own frame only, and 0 is silence.
+        codec, codebook_size: of the speech tokenizer; None and 0 without sound.
     """
 
     timing: TimingConfig
@@ -157,10 +154,12 @@ class Settings:
     level_dbfs: float
     frame: int
     codec: str | None
+    codebook_size: int
     ids: Ids
 
     @property
     def silence_known(self) -> bool:
+        """Whether the codec is the embedded one: a token depends on its own frame only, and 0 is silence."""
         return self.codec == "mel/1"
 
     @property
@@ -234,7 +233,10 @@ def _check_times(record: Record, settings: Settings) -> Iterator[Finding]:
         on = sorted((u.start, u.end, i) for i, u in enumerate(utterances) if u.channel == channel)
         for (_, end, i), (start, _, j) in pairwise(on):
             if start < end:
-                yield Finding("overlap", f"utterances {i} and {j} overlap on the {channel}'s channel by {_sec(end - start)}")
+                yield Finding(
+                    "overlap",
+                    f"utterances {i} and {j} overlap on the {channel}'s channel by {_sec(end - start)}",
+                )
     if record.length % settings.block or record.length < 2 * settings.block:
         yield Finding("blocks", f"{record.length} samples, expected two or more whole blocks of {settings.block}")
 
@@ -329,9 +331,7 @@ def quiet_before(record: Record, i: int) -> int | None:
 def _check_gaps(record: Record, timing: TimingConfig) -> Iterator[Finding]:
     """Overlays must not have moved anything: gaps are measured as if they were not there."""
     for i, u in enumerate(record.utterances):
-        if u.kind == "backchannel" and not any(
-            v.start <= u.start < v.end for v in record.utterances if not v.is_user
-        ):
+        if u.kind == "backchannel" and not any(v.start <= u.start < v.end for v in record.utterances if not v.is_user):
             yield Finding("overlay", f"{_name(i, u)}: not during anything that the assistant says")
         if not u.addressed or u.kind == "interruption":
             continue
@@ -401,9 +401,7 @@ def check_sound(record: Record, audio: Int16, settings: Settings) -> Iterator[Fi
         yield from _check_channel(channel, sound, on, settings)
 
 
-def _check_channel(
-    channel: str, sound: Int16, on: Sequence[tuple[int, Said]], settings: Settings
-) -> Iterator[Finding]:
+def _check_channel(channel: str, sound: Int16, on: Sequence[tuple[int, Said]], settings: Settings) -> Iterator[Finding]:
     level = sound.astype(np.float32)
     level /= np.float32(32768)
     active = frame_energy(level) > 10 ** (FLOOR_DBFS / 10)
@@ -422,7 +420,12 @@ def _check_channel(
 
 
 def _check_utterance_sound(
-    name: str, u: Said, active: npt.NDArray[np.bool_], sound: Int16, level: npt.NDArray[np.float32], settings: Settings
+    name: str,
+    u: Said,
+    active: npt.NDArray[np.bool_],
+    sound: Int16,
+    level: npt.NDArray[np.float32],
+    settings: Settings,
 ) -> Iterator[Finding]:
     heard = np.flatnonzero(active[max(0, u.start // FRAME) : -(-u.end // FRAME)]) + u.start // FRAME
     own = level[max(0, u.start) : u.end]
@@ -443,7 +446,10 @@ def _check_utterance_sound(
             yield Finding("level", f"{name}: {found:.1f} dBFS, expected {settings.level_dbfs:.1f}")
     tenth = samples_of(settings.timing.fade_sec) // 10
     if u.cut and tenth:
-        tail, peak = np.abs(sound[u.end - tenth : u.end].astype(np.int32)), np.abs(sound[u.start : u.end].astype(np.int32))
+        tail, peak = (
+            np.abs(sound[u.end - tenth : u.end].astype(np.int32)),
+            np.abs(sound[u.start : u.end].astype(np.int32)),
+        )
         if tail.max(initial=0) > 0.1 * peak.max(initial=0) + 1:
             yield Finding("click", f"{name}: {int(tail.max())} of 32768 right before its stop, expected it faded out")
 
@@ -464,7 +470,7 @@ def check_codes(record: Record, codes: Tokens, settings: Settings) -> Iterator[F
     """Lengths, ranges and the negative; see `check_encoding` for the tokens themselves."""
     frames = record.length // settings.frame
     facts = (codes.codec, codes.frame_rate, codes.codebook_size)
-    expected = (settings.codec, SAMPLE_RATE / settings.frame, settings.ids.codebook_size)
+    expected = (settings.codec, SAMPLE_RATE / settings.frame, settings.codebook_size)
     if facts != expected:
         yield Finding("codes-clock", f"codec, frame rate and codebook {facts}, expected {expected}")
     lists = {"user": codes.user, "assistant": codes.assistant}
@@ -484,9 +490,7 @@ def check_encoding(codes: Tokens, user: Int32, assistant: Int32) -> Iterator[Fin
     """The stored tokens against the ones that the sound gives."""
     for name, found, expected in (("user", codes.user, user), ("assistant", codes.assistant, assistant)):
         if len(found) == len(expected) and (at := _first_difference(found, expected)) is not None:
-            yield Finding(
-                "codes-audio", f"{name}: token {at} is {int(found[at])}, its sound gives {int(expected[at])}"
-            )
+            yield Finding("codes-audio", f"{name}: token {at} is {int(found[at])}, its sound gives {int(expected[at])}")
 
 
 def late_spans(record: Record, late: Late, timing: TimingConfig) -> list[Span]:
@@ -528,7 +532,7 @@ def _check_negative(record: Record, codes: Tokens, late: Late, settings: Setting
     if not 0 <= late.utterance < len(utterances) or utterances[late.utterance].is_user:
         yield Finding("negative", f"utterance {late.utterance} is none of the assistant's")
         return
-    u, name = utterances[late.utterance], _name(late.utterance, utterances[late.utterance])
+    name = _name(late.utterance, utterances[late.utterance])
     recorded = recorded_gap(record, late)
     if recorded is None:
         yield Finding("negative", f"{name} can have no negative of the kind {late.kind}")
@@ -548,7 +552,6 @@ def _check_negative(record: Record, codes: Tokens, late: Late, settings: Setting
     yield from _check_late_timeline(record, late, spans, name)
     if settings.silence_known and len(late.assistant) == len(codes.assistant) == record.length // settings.frame:
         yield from _check_late_tokens(record, codes, late, spans, settings)
-    _ = u
 
 
 def recorded_gap(record: Record, late: Late) -> int | None:
@@ -618,7 +621,10 @@ def _check_moved(u: Said, start: int, end: int, codes: Tokens, late: Late, frame
     if start != u.start:
         before = np.count_nonzero(codes.assistant[u.start // frame : -(-u.end // frame)])
         if abs(len(heard) - before) > 2 + before // 10:
-            yield Finding("negative-tokens", f"{len(heard)} tokens of the late reply sound, {before} did in the positive")
+            yield Finding(
+                "negative-tokens",
+                f"{len(heard)} tokens of the late reply sound, {before} did in the positive",
+            )
         # a moved reply that was cut itself may end in a pause
         last = last if not u.cut else last - _LONGEST_PAUSE // frame
     else:
@@ -949,14 +955,25 @@ def _check_pair_timing(
         return
     k = spoken.index(late.utterance)
     slot = _slot_seconds(settings)
-    for name, (slots, _), gap in (("chosen", found[k], pair.positive), ("rejected", late_found[k], pair.negative)):
+    for name, (slots, _), gap in (
+        ("chosen", found[k], pair.positive),
+        ("rejected", late_found[k], pair.negative),
+    ):
         if pair.kind == "turn_taking":
             since = quiet_before(record, late.utterance)
-            read, low, high = _slot_time(slots.assistant, settings), -start_tolerance(settings) * slot, Fraction(0)
+            read, low, high = (
+                _slot_time(slots.assistant, settings),
+                -start_tolerance(settings) * slot,
+                Fraction(0),
+            )
         else:
             cutter = cutter_of(record, late.utterance)
             since = None if cutter is None else record.utterances[cutter].start
-            read, low, high = _slot_time(slots.epad, settings), Fraction(-1, SAMPLE_RATE), slot + Fraction(settings.frame, SAMPLE_RATE)
+            read, low, high = (
+                _slot_time(slots.epad, settings),
+                Fraction(-1, SAMPLE_RATE),
+                slot + Fraction(settings.frame, SAMPLE_RATE),
+            )
         if since is None:
             continue
         error = read - Fraction(since + gap, SAMPLE_RATE)
@@ -1047,7 +1064,11 @@ def _keeps_spaces(text: str, words: Sequence[str]) -> bool:
 
 
 def _check_counted_slices(
-    record: Record, user: Sequence[str], assistant: Sequence[str], tokens: Sequence[Encoded], settings: Settings
+    record: Record,
+    user: Sequence[str],
+    assistant: Sequence[str],
+    tokens: Sequence[Encoded],
+    settings: Settings,
 ) -> Iterator[Finding]:
     """Slices of so many words and tokens; the assistant waits until the user's last slice."""
     low, high = settings.layout.tdm_user_words
@@ -1063,7 +1084,14 @@ def _check_counted_slices(
             tick = next(slices, None)
             if tick is None:
                 return
-            upto = next((k for k in range(done + 1, len(spans) + 1) if u.text[spans[done].start : spans[k - 1].end] == user[tick]), 0)
+            upto = next(
+                (
+                    k
+                    for k in range(done + 1, len(spans) + 1)
+                    if u.text[spans[done].start : spans[k - 1].end] == user[tick]
+                ),
+                0,
+            )
             if not upto or upto - done > high or (upto - done < low and upto < len(spans)):
                 yield Finding("tdm-slices", f"{user[tick]!r} is no slice of {low} to {high} words of {_name(i, u)}")
                 return
@@ -1072,8 +1100,14 @@ def _check_counted_slices(
     pieces = [(i, p) for i, u in enumerate(record.utterances) if not u.is_user for p in _pieces(u, tokens[i], settings)]
     said = [c for c in assistant if c != IDLE]
     if said != [p for _, p in pieces]:
-        k = next((k for k, (a, (_, b)) in enumerate(zip(said, pieces, strict=False)) if a != b), min(len(said), len(pieces)))
-        yield Finding("tdm-slices", f"the assistant's slice {k} is no slice of {settings.layout.tdm_assistant_tokens} tokens")
+        k = next(
+            (k for k, (a, (_, b)) in enumerate(zip(said, pieces, strict=False)) if a != b),
+            min(len(said), len(pieces)),
+        )
+        yield Finding(
+            "tdm-slices",
+            f"the assistant's slice {k} is no slice of {settings.layout.tdm_assistant_tokens} tokens",
+        )
     turns = [i for i, u in enumerate(record.utterances) if u.addressed]
     for i, follows in zip(turns, [*turns[1:], None], strict=True):
         if i not in ends or not ends[i]:
@@ -1081,9 +1115,14 @@ def _check_counted_slices(
         *early, last = ends[i]
         if any(assistant[k] != IDLE for k in early):
             yield Finding("tdm-idle", f"the assistant speaks while {_name(i, record.utterances[i])} goes on")
-        answered = follows is not None and not record.utterances[follows].is_user and record.utterances[follows].spoken_text
+        answered = (
+            follows is not None and not record.utterances[follows].is_user and record.utterances[follows].spoken_text
+        )
         if bool(answered) != (assistant[last] != IDLE):
-            yield Finding("tdm-idle", f"the last slice of {_name(i, record.utterances[i])} goes with {assistant[last]!r}")
+            yield Finding(
+                "tdm-idle",
+                f"the last slice of {_name(i, record.utterances[i])} goes with {assistant[last]!r}",
+            )
 
 
 def _pieces(u: Said, encoded: Encoded, settings: Settings) -> list[str]:
@@ -1287,11 +1326,18 @@ class Sums:
                 yield Finding("statistics", f"{name} is {stated.get(name)}, the rows give {value:.4f}")
         for name, counter in self.counters.items():
             if stated.get(name) != dict(counter):
-                yield Finding("statistics", f"{name} is {stated.get(name)}, the rows give {dict(sorted(counter.items()))}")
+                yield Finding(
+                    "statistics",
+                    f"{name} is {stated.get(name)}, the rows give {dict(sorted(counter.items()))}",
+                )
         timing = stated.get("timing")
         for name, (n, total, least, most) in self.spreads.items():
             entry = timing.get(name) if isinstance(timing, Mapping) else None
-            found = [entry.get(key) for key in ("n", "mean_sec", "min_sec", "max_sec")] if isinstance(entry, Mapping) else []
+            found = (
+                [entry.get(key) for key in ("n", "mean_sec", "min_sec", "max_sec")]
+                if isinstance(entry, Mapping)
+                else []
+            )
             if not found or not all(_close(a, b) for a, b in zip(found, (n, total / n, least, most), strict=True)):
                 yield Finding(
                     "statistics",

@@ -58,7 +58,13 @@ def build(
     from duplexdata.build import build as run
 
     with _progress("conversations", settings.conversations) as advance:
-        made = run(settings, out, workers=workers or os.cpu_count() or 1, report=lambda _, n: advance(n), keep_work=keep_work)
+        made = run(
+            settings,
+            out,
+            workers=workers or os.cpu_count() or 1,
+            report=lambda _, n: advance(n),
+            keep_work=keep_work,
+        )
     _show_result(out, made)
 
 
@@ -67,15 +73,18 @@ def emit(
     dataset: DatasetArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the new dataset goes.", show_default=False)],
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="PATH", help="A tokenizer's folder or hub id (default: as in the dataset).")
+        str | None,
+        typer.Option(metavar="PATH", help="A tokenizer's folder or hub id (default: as in the dataset)."),
     ] = None,
     blocks: Annotated[
-        str | None, typer.Option(metavar="N:M", help="Speech and text tokens per block (default: as in the dataset).")
+        str | None,
+        typer.Option(metavar="N:M", help="Speech and text tokens per block (default: as in the dataset)."),
     ] = None,
     slicing: Annotated[str | None, typer.Option(help="Of tdm: words or clock (default: as in the dataset).")] = None,
     layouts: Annotated[str | None, typer.Option(help="Comma-separated: sft,dpo,tdm,duo.")] = None,
     tdm_jsonl: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write tdm rows as Duplex-UltraChat's JSON lines.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write tdm rows as Duplex-UltraChat's JSON lines."),
     ] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Let the tokenizer's own code run.")] = False,
 ) -> None:
@@ -147,7 +156,8 @@ def tokenize(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Sound files of any rate.", show_default=False)],
     codec: Annotated[str, typer.Option(metavar="NAME", help="Speech tokenizer.")] = "mel",
     checkpoint: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Its weights: a folder or hub id, for those that need one.")
+        str | None,
+        typer.Option(metavar="DIR", help="Its weights: a folder or hub id, for those that need one."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, tf32, fp16 or bf16, for those that have a choice.")] = "fp32",
@@ -194,13 +204,26 @@ def _blocks(text: str | None) -> tuple[int, int] | None:
 def _progress(what: str, total: int | None) -> Iterator[Any]:
     """A bar on a terminal, nothing elsewhere."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda n: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
@@ -240,7 +263,7 @@ def main() -> NoReturn:
     except Exception as error:
         usage = getattr(error, "exit_code", None)
         if hasattr(error, "format_message") and usage is not None:
-            typer.echo(f"duplexdata: {error.format_message()}", err=True)  # type: ignore[attr-defined]
+            typer.echo(f"duplexdata: {error.format_message()}", err=True)
             sys.exit(MISUSED)
         raise
     sys.exit(status if isinstance(status, int) else 0)

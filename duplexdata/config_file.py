@@ -23,7 +23,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "duplex-ultrachat": {
         "speech": {"backend": "nominal"},
         "layout": {"emit": ["tdm"], "tdm_slicing": "words"},
-        "mix": {"distractor": 0.0, "backchannel": 0.0, "pause": 0.0, "uninterrupted": 0.25, "topic_interweaving": 0.25},
+        "mix": {
+            "distractor": 0.0,
+            "backchannel": 0.0,
+            "pause": 0.0,
+            "uninterrupted": 0.25,
+            "topic_interweaving": 0.25,
+        },
     },
     # arXiv 2409.11727: text only, state tokens; every conversation with a non-query, cut by new queries.
     "duo": {

@@ -162,6 +162,12 @@ def retimed(utterances: Sequence[Spoken], spans: Sequence[Span]) -> tuple[Spoken
     return tuple(
         u
         if (u.start, u.end) == (a, b)
-        else replace(u, start=a, end=b, word_starts=u.word_starts + (a - u.start), word_ends=u.word_ends + (a - u.start))
+        else replace(
+            u,
+            start=a,
+            end=b,
+            word_starts=u.word_starts + (a - u.start),
+            word_ends=u.word_ends + (a - u.start),
+        )
         for u, (a, b) in zip(utterances, spans, strict=True)
     )

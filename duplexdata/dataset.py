@@ -61,14 +61,14 @@ def assemble(plan: Plan, shards: Sequence[Shard], markers: Markers, out: Path) -
 
 def finish(out: Path, manifest: dict[str, object], files: dict[str, FileFacts]) -> None:
     """The card, then the manifest."""
-    configs = [c for c in ("sft", "dpo", "tdm", "duo", "codes", "conversations") if any(f.startswith(f"{c}/") for f in files)]
+    configs = [
+        c for c in ("sft", "dpo", "tdm", "duo", "codes", "conversations") if any(f.startswith(f"{c}/") for f in files)
+    ]
     write_text(out / "README.md", dataset_card(out.resolve().name, manifest, configs))
     write_json(out / NAME, manifest)
 
 
-def place(
-    source: Path, out: Path, config: str, marker: Marker, files: dict[str, FileFacts], prefix: str = ""
-) -> None:
+def place(source: Path, out: Path, config: str, marker: Marker, files: dict[str, FileFacts], prefix: str = "") -> None:
     """Link (or copy) a finished file into the dataset."""
     facts = marker.files[f"{prefix}{source.name}"]
     target = out / config / source.name

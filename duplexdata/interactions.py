@@ -267,12 +267,7 @@ def _with_pause(script: Script, mix: MixConfig, timing: TimingConfig, seed: int)
     rng = rng_for(seed, script.id, "pause")
     if rng.random() >= mix.pause:
         return script
-    places = [
-        (i, w)
-        for i, u in enumerate(script.utterances)
-        if u.kind is Kind.QUERY
-        for w in _clause_ends(u.text)
-    ]
+    places = [(i, w) for i, u in enumerate(script.utterances) if u.kind is Kind.QUERY for w in _clause_ends(u.text)]
     if not places:
         return script
     i, word = places[int(rng.integers(len(places)))]
@@ -282,7 +277,11 @@ def _with_pause(script: Script, mix: MixConfig, timing: TimingConfig, seed: int)
 
 def _clause_ends(text: str) -> list[int]:
     spans = split_words(text)
-    return [w for w, s in enumerate(spans[:-1]) if text[s.start : s.end].rstrip("\"'”’").endswith(tuple(",;:.?!，；：。？！、"))]
+    return [
+        w
+        for w, s in enumerate(spans[:-1])
+        if text[s.start : s.end].rstrip("\"'”’").endswith(tuple(",;:.?!，；：。？！、"))
+    ]
 
 
 def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> Script:
@@ -333,7 +332,11 @@ def _possible(asked: Scenario, material: Material, timing: TimingConfig) -> Scen
     own = material.dialogues[0]
     if not fits(asked, own, material.banks, timing):
         return Scenario.UNINTERRUPTED
-    enough = {Scenario.DIALOGUE_RESET: RESET_DIALOGUES, Scenario.TOPIC_INTERWEAVING: INTERWOVEN[0], Scenario.BACK_ON_TOPIC: 2}
+    enough = {
+        Scenario.DIALOGUE_RESET: RESET_DIALOGUES,
+        Scenario.TOPIC_INTERWEAVING: INTERWOVEN[0],
+        Scenario.BACK_ON_TOPIC: 2,
+    }
     if len(material.dialogues) < enough.get(asked, 1):
         return Scenario.UNINTERRUPTED
     if asked is Scenario.DIALOGUE_RESET and not all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -244,4 +245,4 @@ def codes_from(batch: pa.RecordBatch) -> list[Codes]:
 def _lists(column: pa.ListArray) -> list[np.ndarray]:
     flat = column.values.to_numpy().astype(np.int32)
     bounds = column.offsets.to_numpy().tolist()
-    return [flat[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [flat[a:b] for a, b in pairwise(bounds)]

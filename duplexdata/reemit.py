@@ -160,5 +160,3 @@ def write_tdm_jsonl(dataset: Path, path: Path) -> None:
                     for messages in batch.column("messages").to_pylist():
                         out.write(json.dumps({"output": messages}, ensure_ascii=False) + "\n")
     put_in_place(temporary, path)
-
-

@@ -115,7 +115,12 @@ DICTIONARY: Mapping[str, list[str]] = {
         *(f"utterances.list.element.{name}" for name in ("channel", "kind", "writer", "voice")),
         *(f"provenance.{field.name}" for field in _PROVENANCE),
     ],
-    "codes": ["codec", "user.list.element", "assistant.list.element", "negatives.list.element.assistant.list.element"],
+    "codes": [
+        "codec",
+        "user.list.element",
+        "assistant.list.element",
+        "negatives.list.element.assistant.list.element",
+    ],
     # Speech tokens are most of a row, and few distinct values: a dictionary packs them to their entropy.
     "sft": ["scenario", "input_ids.list.element", "labels.list.element"],
     "dpo": [
@@ -124,6 +129,21 @@ DICTIONARY: Mapping[str, list[str]] = {
     ],
     "tdm": ["scenario", "messages.list.element.role"],
     "duo": ["scenario", "labels.list.element", "channel.list.element"],
+}
+
+
+def _leaves(name: str, type_: pa.DataType) -> list[str]:
+    if pa.types.is_struct(type_):
+        return [leaf for field in type_ for leaf in _leaves(f"{name}.{field.name}", field.type)]
+    if pa.types.is_list(type_):
+        return _leaves(f"{name}.list.element", type_.value_type)
+    return [name]
+
+
+COMPRESSION: Mapping[str, Mapping[str, str]] = {
+    # FLAC does not compress again.
+    config: {leaf: "none" if leaf == "audio.bytes" else "zstd" for c in columns for leaf in _leaves(*c)}
+    for config, columns in COLUMNS.items()
 }
 
 

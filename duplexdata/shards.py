@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from duplexdata.errors import ShardError
-from duplexdata.schema import DICTIONARY, arrow_schema
+from duplexdata.schema import COMPRESSION, DICTIONARY, arrow_schema
 
 _HASH_CHUNK = 1 << 20
 
@@ -38,7 +38,12 @@ class ShardWriter:
     """
 
     def __init__(
-        self, path: Path, config: str, *, row_group_rows: int = 1000, facts: Mapping[str, object] | None = None
+        self,
+        path: Path,
+        config: str,
+        *,
+        row_group_rows: int = 1000,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         self.path, self._temporary = path, temporary_name(path)
         self.schema = arrow_schema(config, facts)
@@ -50,8 +55,8 @@ class ShardWriter:
         self._writer = pq.ParquetWriter(
             self._temporary,
             self.schema,
-            compression="zstd",
-            compression_level=1,
+            compression=COMPRESSION[config],
+            compression_level=_levels(COMPRESSION[config]),
             use_dictionary=DICTIONARY[config],
             write_page_index=True,
             write_page_checksum=True,
@@ -94,6 +99,10 @@ class ShardWriter:
         if kind is not None:
             self._writer.close()
             self._temporary.unlink(missing_ok=True)
+
+
+def _levels(compression: Mapping[str, str]) -> dict[str, int]:
+    return {leaf: 1 for leaf, name in compression.items() if name == "zstd"}
 
 
 def _array(values: pa.Array | Sequence[Any], type_: pa.DataType) -> pa.Array:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from duplexdata.config import Range, TimingConfig
 from duplexdata.conversation import (
@@ -144,7 +145,7 @@ def check_channels(conversation: Conversation) -> None:
     """Raises TimelineError where two utterances of one channel overlap or one leaves the conversation."""
     for channel in Channel:
         on = [u for u in conversation.utterances if u.channel is channel]
-        for last, u in zip(on, on[1:], strict=False):
+        for last, u in pairwise(on):
             if u.start < last.end:
                 raise TimelineError(
                     f"{conversation.id}: on the {channel} channel {u.kind} starts at sample {u.start}, "
@@ -214,17 +215,13 @@ def _draw_negative(
     keys = list(placed)
     turns = [placed[k] for k in keys]
     rng = rng_for(seed, script.id, "negative")
-    candidates = [
-        Negative("interruption", keys.index(i), cut.delay, cut.late_delay) for i, cut in sorted(cuts.items())
-    ]
+    candidates = [Negative("interruption", keys.index(i), cut.delay, cut.late_delay) for i, cut in sorted(cuts.items())]
     candidates = [n for n in candidates if _leaves_user_alone(turns, n)]
     if not candidates:
         late = to_samples(rng.uniform(*timing.late_gap_sec))
         gap = to_samples(timing.reply_gap_sec)
         replies = [
-            n
-            for n, i in enumerate(keys)
-            if turns[n].kind is Kind.REPLY and i not in cuts and _begins_run(turns, n)
+            n for n, i in enumerate(keys) if turns[n].kind is Kind.REPLY and i not in cuts and _begins_run(turns, n)
         ]
         candidates = [Negative("turn_taking", n, gap, late) for n in replies]
         candidates = [n for n in candidates if _leaves_user_alone(turns, n)]

@@ -33,7 +33,8 @@ def speech_frames(energy: Float32) -> npt.NDArray[np.bool_]:
 
 def sounding(channel: Int16) -> npt.NDArray[np.bool_]:
     """Which 10 ms frames of a rendered channel hold sound, shape (n_samples // 160,)."""
-    return np.asarray(frame_energy(channel.astype(np.float32) / 32768) > 10 ** (FLOOR_DBFS / 10))
+    samples = np.multiply(channel, np.float32(1 / 32768), dtype=np.float32)
+    return np.asarray(frame_energy(samples) > 10 ** (FLOOR_DBFS / 10))
 
 
 def stretches(active: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

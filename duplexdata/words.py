@@ -14,10 +14,7 @@ SYLLABLES_PER_SECOND = {"zh": 4.2, "ja": 6.5, "ko": 5.0}
 CLAUSE_PAUSE_SEC = 0.25
 SENTENCE_PAUSE_SEC = 0.4
 
-CJK = (
-    "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003ffff"
-)
+CJK = "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 """Regex class body: ideographs and kana, which are written without spaces."""
 
 _TOKEN = re.compile(r"\S+")

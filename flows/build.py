@@ -122,9 +122,7 @@ def build(
     return str(folder)
 
 
-def settings(
-    config: str | None, source: Sequence[str] | None, conversations: int | None, seed: int | None
-) -> Config:
+def settings(config: str | None, source: Sequence[str] | None, conversations: int | None, seed: int | None) -> Config:
     overrides = {"sources": sources_override(source), "conversations": conversations, "seed": seed}
     return load_config(config, overrides)
 

@@ -32,7 +32,7 @@ GRID = Grid()
 STATE = StateTokens(silence=1, assistant=2, pad=3, epad=4, speech_offset=100_000)
 DUO = DuoTokens(query=5, non_query=6, eos=7)
 FIRST_TEXT_ID = 1000
-_WORDS = "alder birch, cedar. dogwood elm fir; ginkgo hazel ivy juniper, kapok larch. maple neem oak".split()
+_WORDS = ["alder", "birch,", "cedar.", "dogwood", "elm", "fir;", "ginkgo", "hazel", "ivy", "juniper,", "kapok", "larch.", "maple", "neem", "oak"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,9 +59,7 @@ class Talk:
 
     def without_overlays(self) -> Talk:
         n = sum(u.addressed for u in self.script.utterances)
-        return replace(
-            self, script=replace(self.script, utterances=self.script.utterances[:n]), takes=self.takes[:n]
-        )
+        return replace(self, script=replace(self.script, utterances=self.script.utterances[:n]), takes=self.takes[:n])
 
 
 def some_words(rng: np.random.Generator, n: int) -> str:
@@ -81,9 +79,7 @@ def take_of(text: str, rng: np.random.Generator, *, timed: bool = True) -> Take:
     return Take(int(lengths.sum()), starts if timed else none, ends if timed else none)
 
 
-def script_of(
-    utterances: list[Utterance], id_: str = "talk-1", scenario: Scenario = Scenario.UNINTERRUPTED
-) -> Script:
+def script_of(utterances: list[Utterance], id_: str = "talk-1", scenario: Scenario = Scenario.UNINTERRUPTED) -> Script:
     return Script(
         id=id_,
         source="made-up",
@@ -142,7 +138,9 @@ class Writer:
 PARTS = ("plain", "again", "aside", "reset")
 
 
-def written(parts: list[str], *, terminated: bool, overlays: list[tuple[Kind, int]], rng: np.random.Generator) -> list[Utterance]:
+def written(
+    parts: list[str], *, terminated: bool, overlays: list[tuple[Kind, int]], rng: np.random.Generator
+) -> list[Utterance]:
     """The utterances of a conversation with these parts, one after the other.
 
     Args:

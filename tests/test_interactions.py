@@ -27,7 +27,7 @@ from duplexdata.interactions import (
 from duplexdata.resources import banks
 from duplexdata.sources.read import read_dialogues
 from duplexdata.sources.shapes import SourceSpec
-from duplexdata.spoken import sentences
+from duplexdata.spoken import sentences, speakable_dialogue
 from duplexdata.words import word_texts
 
 TIMING = TimingConfig()
@@ -166,9 +166,7 @@ def test_back_on_topic_answers_in_a_sentence_and_resumes_the_reply_that_was_cut(
     us = script.utterances
     assert shape(script)[at : at + 3] == "irc"
     assert us[at].interrupts == us[at + 2].resumes == at - 1
-    question, answer = next(
-        (q, r) for q, r in exchanges_of(m.dialogues[1]) if us[at].text.lower().endswith(q.lower())
-    )
+    question, answer = next((q, r) for q, r in exchanges_of(m.dialogues[1]) if us[at].text.lower().endswith(q.lower()))
     assert us[at + 1].text == sentences(answer, "en")[0]
     assert us[at + 2].text in english().transitions["resumption"]
     rest = [*us[:at], *us[at + 3 :]]
@@ -430,18 +428,12 @@ def test_a_resumption_is_its_transition_and_the_rest(seed: int, begun: int) -> N
 
 
 def test_real_dialogues_make_every_scenario(shared_data: Path) -> None:
-    from duplexdata.spoken import Unspeakable, speakable_dialogue
-
     found: list[Dialogue] = []
     for d in read_dialogues(SourceSpec(str(shared_data / "ultrachat_sample.jsonl"), limit=60)):
         if isinstance(d, Dialogue):
-            try:
-                spoken = speakable_dialogue(d, max_query_sec=15.0, max_reply_sec=20.0, max_exchanges=4)
-            except Unspeakable:
-                continue
-            if isinstance(spoken, Dialogue) and fits(Scenario.DIALOGUE_RESET, spoken, english(), TIMING):
-                if can_lend(Scenario.DIALOGUE_RESET, spoken, TIMING):
-                    found.append(spoken)
+            spoken = speakable_dialogue(d, max_query_sec=15.0, max_reply_sec=20.0, max_exchanges=4)
+            if isinstance(spoken, Dialogue) and can_lend(Scenario.DIALOGUE_RESET, spoken, TIMING):
+                found.append(spoken)
     assert len(found) > 10
     for n, scenario in enumerate(Scenario):
         some = Material(tuple(found[n : n + NEEDED.get(scenario, 1)]), english(), CAST)

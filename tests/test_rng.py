@@ -28,7 +28,7 @@ def test_a_hash_has_the_bits_asked_for(parts: list[str], bits: int) -> None:
 
 def test_numbers_and_text_hash_alike_in_every_process_and_version() -> None:
     # A change here changes every dataset.
-    assert stable_hash("a", 1) == 0x5ff18109aef1718d
+    assert stable_hash("a", 1) == 0x5FF18109AEF1718D
     assert rng_for(0, "dialogue", "lead-in").integers(10**9, size=3).tolist() == PINNED
     code = "from duplexdata.rng import stable_hash; print(stable_hash('a', 1, 'é\\ud800'))"
     found = {

@@ -281,9 +281,7 @@ def test_a_dialogue_without_an_exchange_is_rejected_with_its_reason() -> None:
 
 @pytest.mark.parametrize("file", ["alpaca_sample.json", "ultrachat_sample.jsonl"])
 def test_nearly_all_real_dialogues_can_be_said(shared_data: Path, file: str) -> None:
-    results = [
-        said_of(d) for d in read_dialogues(SourceSpec(str(shared_data / file))) if isinstance(d, Dialogue)
-    ]
+    results = [said_of(d) for d in read_dialogues(SourceSpec(str(shared_data / file))) if isinstance(d, Dialogue)]
     kept = [result for result in results if isinstance(result, Dialogue)]
     reasons = Counter(result.reason for result in results if isinstance(result, Rejected))
     assert len(kept) > 0.9 * len(results), reasons

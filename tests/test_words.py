@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from duplexdata.words import Span, nominal_seconds, split_words, word_texts
 
-MIXED = st.text(st.sampled_from("ab1 你好。，“”\"'（）()-–…!\n\t かなé_é한"), max_size=40) | st.text(
-    max_size=40
-)
+MIXED = st.text(st.sampled_from("ab1 你好。，“”\"'（）()-–…!\n\t かなé_é한"), max_size=40) | st.text(max_size=40)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ Int16 = npt.NDArray[np.int16]
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
+MEL_CODEBOOK_SIZE = 1024
+"""Codes of the embedded codec; stands here so that it can be known without torch."""
+
 
 class SpeechTokenizer(Protocol):
     """A codec states its own clock.

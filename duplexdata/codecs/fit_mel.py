@@ -41,9 +41,7 @@ GAINS_DB = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -6.0, 6.0, -12.0)
 _log = logging.getLogger(__name__)
 
 
-def fit(
-    clips: Iterable[Float32], seed: int = 0, settings: MelSettings | None = None
-) -> dict[str, torch.Tensor]:
+def fit(clips: Iterable[Float32], seed: int = 0, settings: MelSettings | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a `MelCodec`.
 
     Args:
@@ -133,9 +131,7 @@ def _features(
     return np.concatenate(all_levels), np.concatenate(all_voicing), np.concatenate(all_pitch)[:, None]
 
 
-def pitch_track(
-    samples: Int16, step: int, low_hz: float = 60.0, high_hz: float = 400.0
-) -> npt.NDArray[np.float64]:
+def pitch_track(samples: Int16, step: int, low_hz: float = 60.0, high_hz: float = 400.0) -> npt.NDArray[np.float64]:
     """Pitch by autocorrelation, in windows of 40 ms.
 
     Args:
@@ -191,10 +187,7 @@ def training_clips(synthesizer: Synthesizer, voices: Sequence[Voice], seed: int 
     Yields: float32 at 16 kHz, shape (n_samples,).
     """
     rng = np.random.default_rng(seed)
-    requests = [
-        SpeechRequest(text, voices[int(rng.integers(len(voices)))], language)
-        for language, text in sentences()
-    ]
+    requests = [SpeechRequest(text, voices[int(rng.integers(len(voices)))], language) for language, text in sentences()]
     failed = 0
     for request, speech in zip(requests, synthesizer.synthesize_many(requests), strict=True):
         gain, lead = float(rng.choice(GAINS_DB)), int(rng.integers(FRAME))

@@ -234,9 +234,7 @@ class MelCodec:
         try:
             settings = MelSettings(**header["settings"])
         except (KeyError, TypeError) as error:
-            raise CodecError(
-                f"mel codec: {path} has settings that this version cannot use ({error})"
-            ) from error
+            raise CodecError(f"mel codec: {path} has settings that this version cannot use ({error})") from error
         return cls(settings, tensors, hashlib.sha256(data).hexdigest()[:16])
 
     def describe(self) -> dict[str, str]:

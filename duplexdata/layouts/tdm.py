@@ -153,4 +153,3 @@ def _assistant_slices(u: Spoken, token_starts: TokenStarts, tokens: int) -> list
     if not u.cut:
         slices[-1] = (slices[-1][0] + EOS, slices[-1][1])
     return slices
-

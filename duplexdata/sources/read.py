@@ -343,11 +343,7 @@ def _open(spec: SourceSpec) -> Iterator[Dialogue | Rejected]:
         if not path.name.endswith(_SUFFIXES):
             raise SourceError(f"{path}: expected a file that ends with {', '.join(_SUFFIXES)}")
         yield from _from_files([path], spec, "unknown")
-    elif (
-        (hub := _HUB_ID.fullmatch(spec.path))
-        and not path.name.endswith(_SUFFIXES)
-        and spec.path[0] not in "./~"
-    ):
+    elif (hub := _HUB_ID.fullmatch(spec.path)) and not path.name.endswith(_SUFFIXES) and spec.path[0] not in "./~":
         yield from _from_hub(spec, hub[1], hub[2])
     else:
         raise SourceError(

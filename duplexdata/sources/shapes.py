@@ -271,9 +271,7 @@ def recognise(fields: Collection[str]) -> str:
         if all(field in fields for field in (*shape.required, *shape.marks)):
             return shape.name
     found = ", ".join(sorted(_excerpt(field) for field in fields)[:20]) or "none"
-    known = "; ".join(
-        f"{shape.name}: {', '.join((*shape.required, *shape.marks))}" for shape in SHAPES.values()
-    )
+    known = "; ".join(f"{shape.name}: {', '.join((*shape.required, *shape.marks))}" for shape in SHAPES.values())
     raise SourceError(f"the fields of a row are of no known shape. Found: {found}. Known shapes: {known}")
 
 

@@ -108,7 +108,10 @@ class EspeakSynthesizer:
             base = self.espeak_language(request.language)
         if base is None:
             return None
-        message: dict[str, object] = {"text": request.text, "voice": f"{base}+{voice.setting('variant', 'm1')}"}
+        message: dict[str, object] = {
+            "text": request.text,
+            "voice": f"{base}+{voice.setting('variant', 'm1')}",
+        }
         message |= {k: int(voice.setting(k)) for k in ("rate", "pitch", "range") if voice.setting(k)}
         message["seed"] = request.seed
         body = json.dumps(message).encode()

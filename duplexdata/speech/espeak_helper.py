@@ -270,7 +270,10 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that children share
     gc.disable()
-    write_all(1, frame({"version": engine.version(), "sample_rate": engine.sample_rate, "languages": engine.languages}))
+    write_all(
+        1,
+        frame({"version": engine.version(), "sample_rate": engine.sample_rate, "languages": engine.languages}),
+    )
     voices = VoiceProcesses(engine, timeout, most)
     while (body := read_frame(0)) is not None:
         voices.speak(str(json.loads(body)["voice"]), body)

@@ -19,7 +19,20 @@ ACCENTS = (
 
 VARIANTS = (
     *("f1", "m1", "f3", "m2", "f4", "m3", "f5", "m4", "m5", "m6", "m7", "m8"),
-    *("Andrea", "Lee", "belinda", "Mario", "linda", "Michael", "steph", "edward", "anika", "john", "shelby", "paul"),
+    *(
+        "Andrea",
+        "Lee",
+        "belinda",
+        "Mario",
+        "linda",
+        "Michael",
+        "steph",
+        "edward",
+        "anika",
+        "john",
+        "shelby",
+        "paul",
+    ),
 )
 """espeak-ng's speaker variants in use. Left out: whispers, robots and effects, and those that clip."""
 
@@ -40,7 +53,7 @@ def user_voices() -> tuple[Voice, ...]:
     Every fifth speaker belongs to `test`, in all accents and both sexes. Pitch and range stay in the middle of
     espeak-ng's scale and the rate within 145 to 195 words a minute: the band that sounds like a person.
     """
-    voices = []
+    voices: list[Voice] = []
     for a, accent in enumerate(ACCENTS):
         for k in range(_PER_ACCENT):
             variant = VARIANTS[(a * 5 + k * 3) % len(VARIANTS)]

@@ -10,17 +10,13 @@ from duplexdata.spoken.numbers import DIGIT, MAX_CARDINAL_DIGITS
 from duplexdata.spoken.signs import say_signs
 from duplexdata.words import CJK
 
-_FULL_MARKS: Mapping[str, str] = MappingProxyType(
-    {",": "，", ";": "；", ":": "：", "!": "！", "?": "？", ".": "。"}
-)
+_FULL_MARKS: Mapping[str, str] = MappingProxyType({",": "，", ";": "；", ":": "：", "!": "！", "?": "？", ".": "。"})
 _HALF_MARK = re.compile(rf"(?<=[{CJK}])[,;:!?](?!\d)|(?<=[{CJK}])\.(?!\w)")
 
 _DIGITS = "零一二三四五六七八九"
 _SCALES = ("", "万", "亿", "万亿")
 _MEASURES = "个种次天位条件名座块杯张只家项步本遍倍"
-_CURRENCIES: Mapping[str, str] = MappingProxyType(
-    {"$": "美元", "€": "欧元", "£": "英镑", "¥": "元", "₹": "卢比"}
-)
+_CURRENCIES: Mapping[str, str] = MappingProxyType({"$": "美元", "€": "欧元", "£": "英镑", "¥": "元", "₹": "卢比"})
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _ChineseRule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 

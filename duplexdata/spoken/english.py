@@ -56,9 +56,7 @@ def _initials(match: re.Match[str]) -> str:
     if rest[:1].isalpha():
         return " ".join(letters) + " "
     ends = not rest.strip() or rest[0] == "\n"
-    return (
-        letters + ("." if ends and match[0].endswith(".") else "") + (" " if match[0].endswith(" ") else "")
-    )
+    return letters + ("." if ends and match[0].endswith(".") else "") + (" " if match[0].endswith(" ") else "")
 
 
 def _say_abbreviations(text: str) -> str:

@@ -22,9 +22,7 @@ _CURRENCIES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     }
 )
 _SMALL_PLURAL: Mapping[str, str] = MappingProxyType({"cent": "cents", "penny": "pence", "paisa": "paise"})
-_SCALES: Mapping[str, str] = MappingProxyType(
-    {"k": "thousand", "m": "million", "b": "billion", "bn": "billion"}
-)
+_SCALES: Mapping[str, str] = MappingProxyType({"k": "thousand", "m": "million", "b": "billion", "bn": "billion"})
 _UNITS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "km/h": ("kilometer per hour", "kilometers per hour"), "mph": ("mile per hour", "miles per hour"),
@@ -45,9 +43,7 @@ _UNITS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )  # fmt: skip
 _SPECIAL_SLASHES: Mapping[str, str] = MappingProxyType({"24/7": "twenty-four seven", "9/11": "nine eleven"})
-_DENOMINATORS: Mapping[int, tuple[str, str]] = MappingProxyType(
-    {2: ("half", "halves"), 4: ("quarter", "quarters")}
-)
+_DENOMINATORS: Mapping[int, tuple[str, str]] = MappingProxyType({2: ("half", "halves"), 4: ("quarter", "quarters")})
 _MAX_FRACTION = 100
 
 _UNIT_NAMES = "|".join(sorted(map(re.escape, _UNITS), key=len, reverse=True))

@@ -21,9 +21,7 @@ _MARK_BEFORE_END = re.compile(r"[,;:，；：、]+ ?(?=[.!?。！？])")
 _MARK_AFTER_END = re.compile(r"(?<=[.!?。！？]) ?[,;:，；：、]+")
 _MANY_ENDS = re.compile(r"([!?。！？])[.!?。！？]+|\.{4,}|(?<!\.)\.\.(?!\.)")
 _TIGHT_MARK = re.compile(r"([,;:])(?=[^\W\d])")
-_SPACE_IN_CJK = re.compile(
-    rf"(?<=[{CJK}，。！？；：、]) +(?=[{CJK}])|(?<=[，。！？；：、]) +| +(?=[，。！？；：、])"
-)
+_SPACE_IN_CJK = re.compile(rf"(?<=[{CJK}，。！？；：、]) +(?=[{CJK}])|(?<=[，。！？；：、]) +| +(?=[，。！？；：、])")
 LEADING = " ,;:.!?-，。；：！？、)）"
 
 

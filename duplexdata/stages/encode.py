@@ -64,7 +64,11 @@ def _encode(plan: Plan, shard: Shard, stream: Iterable[Rendered]) -> Marker:
         for rows in windows(stream, _WINDOW):
             user, assistant, negative = encode_window(rows, tokenizer)
             negatives = [
-                (r.negative, tokens, negative_spans(r.conversation.utterances, r.negative)[r.negative.utterance])
+                (
+                    r.negative,
+                    tokens,
+                    negative_spans(r.conversation.utterances, r.negative)[r.negative.utterance],
+                )
                 for r, tokens in zip(rows, negative, strict=True)
             ]
             writer.write(code_columns([r.conversation.id for r in rows], user, assistant, negatives, clock))
@@ -101,7 +105,7 @@ def encode_window(
         assert r.audio is not None
         clips += [np.ascontiguousarray(r.audio[:, 1]), np.ascontiguousarray(r.audio[:, 0])]
     stretches = [_stretch(r, frame, tokenizer.context_samples) for r in rows]
-    clips += [r.negative_channel()[a * frame : b * frame] for r, (a, b) in zip(rows, stretches, strict=True)]
+    clips += [r.negative_channel(a * frame, b * frame) for r, (a, b) in zip(rows, stretches, strict=True)]
     tokens = tokenizer.encode(clips)
     user, assistant = tokens[: 2 * len(rows) : 2], tokens[1 : 2 * len(rows) : 2]
     negatives = []

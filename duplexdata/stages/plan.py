@@ -65,7 +65,17 @@ def make_plan(config: Config, work: Path) -> Plan:
         layouts=layouts,
         config_fingerprint=fingerprint(public, __version__),
         record_fingerprint=fingerprint(
-            [as_dict(x) for x in (*record.sources, record.text, record.mix, record.timing, record.speech, record.shards)],
+            [
+                as_dict(x)
+                for x in (
+                    *record.sources,
+                    record.text,
+                    record.mix,
+                    record.timing,
+                    record.speech,
+                    record.shards,
+                )
+            ],
             [record.seed, record.conversations, grid],
         ),
         synthesizer=synthesizer,

@@ -39,9 +39,7 @@ def write_scripts(plan: Plan, shard: Shard) -> Marker:
     lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in planner.scripts()]
     write_text(path, "".join(lines))
     files = {path.name: FileFacts(len(lines), path.stat().st_size, sha256(path))}
-    return write_marker(
-        marker, Marker(plan.scripts, files, planner.counts(duplicates, len(lines)), planner.facts())
-    )
+    return write_marker(marker, Marker(plan.scripts, files, planner.counts(duplicates, len(lines)), planner.facts()))
 
 
 def scripts_path(plan: Plan, shard: Shard) -> Path:
@@ -124,7 +122,10 @@ class _Planner:
         return (
             Counts("dialogues", len(self._pool) + duplicates, len(self._used), kept),
             Counts(
-                "scripts", self._shard.slots, made, {"no_dialogue": self._no_dialogue} if self._no_dialogue else {}
+                "scripts",
+                self._shard.slots,
+                made,
+                {"no_dialogue": self._no_dialogue} if self._no_dialogue else {},
             ),
         )
 

@@ -59,10 +59,16 @@ class Rendered:
     audio: Int16 | None
     patch: Patch
 
-    def negative_channel(self) -> Int16:
+    def negative_channel(self, start: int, end: int) -> Int16:
+        """The assistant's channel in the negative, from sample `start` to `end`."""
         assert self.audio is not None
-        channel = self.audio[:, 0].copy()
-        channel[self.patch.start : self.patch.start + len(self.patch.samples)] = self.patch.samples
+        channel = self.audio[start:end, 0].copy()
+        # The part of the patch that lies inside.
+        first, last = max(start, self.patch.start), min(end, self.patch.start + len(self.patch.samples))
+        if first < last:
+            channel[first - start : last - start] = self.patch.samples[
+                first - self.patch.start : last - self.patch.start
+            ]
         return channel
 
 
@@ -186,9 +192,7 @@ def _record_all(
 ) -> None:
     """Add recordings of the wanted utterances."""
     voices = {v.id: v for v in (*user_voices(), assistant_voice())}
-    jobs = [
-        (p, i) for p in performances if p.failed is None for i, u in enumerate(p.script.utterances) if wanted(u)
-    ]
+    jobs = [(p, i) for p in performances if p.failed is None for i, u in enumerate(p.script.utterances) if wanted(u)]
     requests = (_request(p.script, p.script.utterances[i], voices) for p, i in jobs)
     for (performance, i), speech in zip(jobs, synthesizer.synthesize_many(requests), strict=True):
 
@@ -342,5 +346,3 @@ def reading(plan: Plan, shard: Shard) -> Iterator[Rendered]:
                 None if audio is None else from_flac(audio["bytes"]),
                 Patch(row["start"], samples),
             )
-
-

@@ -141,5 +141,8 @@ class Statistics:
             **{name: dict(sorted(c.items())) for name, c in self.counters.items()},
             "timing": spreads,
             "anticipatory_share": round(self.anticipatory / self.replies, 6) if self.replies else 0.0,
-            "voices": {"count": len(self.speech), "seconds": {v: round(n * seconds, 2) for v, n in sorted(self.speech.items())}},
+            "voices": {
+                "count": len(self.speech),
+                "seconds": {v: round(n * seconds, 2) for v, n in sorted(self.speech.items())},
+            },
         }

@@ -54,9 +54,7 @@ def shards_of(config: Config) -> list[Shard]:
         of = max(1, -(-n // most))
         for i in range(of):
             slots = n * (i + 1) // of - n * i // of
-            found.append(
-                Shard(split, i, of, slots, low + (high - low) * i / of, low + (high - low) * (i + 1) / of)
-            )
+            found.append(Shard(split, i, of, slots, low + (high - low) * i / of, low + (high - low) * (i + 1) / of))
     return found
 
 
@@ -78,7 +76,10 @@ class Counts:
     def plus(self, other: Counts) -> Counts:
         dropped = Counter(self.dropped) + Counter(other.dropped)
         return Counts(
-            self.stage, self.items_in + other.items_in, self.items_out + other.items_out, dict(sorted(dropped.items()))
+            self.stage,
+            self.items_in + other.items_in,
+            self.items_out + other.items_out,
+            dict(sorted(dropped.items())),
         )
 
 

@@ -1,12 +1,12 @@
 """The one vocabulary of a dataset: a text tokenizer with state tokens and speech tokens appended.
 
-`make_tokenizer` makes the folder `tokenizer/` once, through `transformers`; workers read it with `Vocabulary.read`,
-which needs only the small `tokenizers` library and starts in milliseconds.
+`make_tokenizer` makes the folder `tokenizer/` once; workers read it with `Vocabulary.read`. Both need only the small
+`tokenizers` library and take milliseconds; `transformers` is loaded for sources that are not in its format yet.
 """
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,19 @@ from tokenizers import AddedToken, Tokenizer
 
 from duplexdata.errors import TokenizerError
 from duplexdata.layouts.interleaved import StateTokens
-from duplexdata.layouts.tokens import ASSISTANT, ASSISTANT_GLM, EOS, EPAD, NON_QUERY, PAD, QUERY, SILENCE, audio_token
+from duplexdata.layouts.tokens import (
+    ASSISTANT,
+    ASSISTANT_GLM,
+    EOS,
+    EPAD,
+    NON_QUERY,
+    PAD,
+    QUERY,
+    SILENCE,
+    audio_token,
+)
 from duplexdata.resources import data_file
-from duplexdata.shards import temporary_name
+from duplexdata.shards import temporary_name, write_json
 from duplexdata.text.types import DuoTokens, Encoded
 
 EMBEDDED = "embedded"
@@ -46,12 +56,7 @@ class Vocabulary:
     @classmethod
     def read(cls, folder: Path) -> Vocabulary:
         """A dataset's own `tokenizer/`. Raises TokenizerError where it is missing or not one of ours."""
-        file = folder / "tokenizer.json"
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises bare Exceptions
-            raise TokenizerError(f"{file}: cannot be read ({error})") from error
-        return cls(tokenizer, str(folder))
+        return cls(_read(folder / "tokenizer.json"), str(folder))
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokens of each text alone, without anything put before or behind."""
@@ -94,40 +99,66 @@ def make_tokenizer(source: str, codebook_size: int, folder: Path, *, trust_remot
 
     Raises: TokenizerError: it cannot be loaded, is no fast tokenizer, or its speech tokens are not those of the codec.
     """
-    tokenizer = _load(source, trust_remote_code)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if not isinstance(backend, Tokenizer):
+    temporary = temporary_name(folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _fetch(source, temporary, trust_remote_code)
+        _extend(temporary, codebook_size, source)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+def _fetch(source: str, folder: Path, trust_remote_code: bool) -> None:
+    """The source's files, as they are where they are at hand, through `transformers` otherwise."""
+    where = data_file("tokenizer") if source == EMBEDDED else Path(source)
+    if (where / "tokenizer.json").is_file():
+        for name in _FILES:
+            if (where / name).is_file():
+                shutil.copyfile(where / name, folder / name)
+        return
+    _load(source, trust_remote_code).save_pretrained(folder)
+    if not (folder / "tokenizer.json").is_file():
         raise TokenizerError(
             f"the tokenizer {source} is not a fast one: layouts need its character offsets. "
             "Convert it with `PreTrainedTokenizerFast(tokenizer_file=…)` and name the folder you save"
         )
-    wanted = _state_tokens(backend)
-    if backend.token_to_id(audio_token(0)) is None:
+
+
+def _extend(folder: Path, codebook_size: int, source: str) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = _read(file)
+    wanted = _state_tokens(tokenizer)
+    if tokenizer.token_to_id(audio_token(0)) is None:
         wanted += [audio_token(i) for i in range(codebook_size)]
-    new = [AddedToken(t, special=True, normalized=False) for t in wanted if backend.token_to_id(t) is None]
-    tokenizer.add_tokens(new, special_tokens=True)
-    if tokenizer.eos_token is None:
-        tokenizer.eos_token = EOS
-    _, found = _speech_range(tokenizer.backend_tokenizer, source)
+    new = [AddedToken(t, special=True, normalized=False) for t in wanted if tokenizer.token_to_id(t) is None]
+    tokenizer.add_special_tokens(new)
+    _, found = _speech_range(tokenizer, source)
     if found < codebook_size:
         raise TokenizerError(
             f"the tokenizer {source} has {found} speech tokens in a row from {audio_token(0)} on, "
             f"the codec needs {codebook_size}: use the tokenizer that belongs to it, or one without speech tokens"
         )
-    _save(tokenizer, folder)
+    tokenizer.save(str(file))
+    config_file = folder / "tokenizer_config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    config.setdefault("eos_token", EOS)
+    # Where the source was is nobody's business.
+    config = {k: v for k, v in config.items() if k not in ("name_or_path", "_name_or_path")}
+    write_json(config_file, config)
 
 
-def _save(tokenizer: Any, folder: Path) -> None:
-    """All files or none, and no trace of where the source was."""
-    temporary = temporary_name(folder)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tokenizer.save_pretrained(temporary)
-    for path in sorted(temporary.glob("*.json")):
-        text = path.read_text(encoding="utf-8")
-        path.write_text(re.sub(r'\n\s*"_?name_or_path": "[^"]*",?', "", text), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+def _read(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exceptions
+        raise TokenizerError(f"{file}: cannot be read as a tokenizer ({error})") from error
 
 
 def _state_tokens(tokenizer: Tokenizer) -> list[str]:
@@ -156,9 +187,8 @@ def _load(source: str, trust_remote_code: bool) -> Any:
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    path = str(data_file("tokenizer")) if source == EMBEDDED else source
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:  # anything from a missing file to a broken pickle-free format
         raise TokenizerError(
             f"no tokenizer can be loaded from {source!r}: give a folder with tokenizer.json, or a hub id that is "

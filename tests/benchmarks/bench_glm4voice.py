@@ -178,8 +178,7 @@ class Procedure:
 
         x = norm("self_attn_layer_norm")
         q, k, v = (
-            linear(f"self_attn.{name}_proj", x).unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
-            for name in "qkv"
+            linear(f"self_attn.{name}_proj", x).unflatten(-1, (self.config.heads, -1)).transpose(1, 2) for name in "qkv"
         )
         seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         h = h + linear("self_attn.out_proj", seen.transpose(1, 2).flatten(2))
@@ -217,27 +216,15 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--precision", nargs="*", choices=PRECISIONS, help="default: fp32 on a CPU, all on a GPU"
-    )
-    parser.add_argument(
-        "--clips", type=int, help="clips for the tokenizer; default 25 on a CPU, 4096 on a GPU"
-    )
+    parser.add_argument("--precision", nargs="*", choices=PRECISIONS, help="default: fp32 on a CPU, all on a GPU")
+    parser.add_argument("--clips", type=int, help="clips for the tokenizer; default 25 on a CPU, 4096 on a GPU")
     parser.add_argument("--batch", type=int, default=128, help="clips per batch of the procedure")
-    parser.add_argument(
-        "--timed", type=int, help="of them, those that are run; default 2 on a CPU, all on a GPU"
-    )
+    parser.add_argument("--timed", type=int, help="of them, those that are run; default 2 on a CPU, all on a GPU")
     parser.add_argument("--flip-clips", type=int, help="clips compared between precisions; 0: none")
-    parser.add_argument(
-        "--rounds", type=int, default=None, help="parts timed one by one; default 5, on a GPU 1"
-    )
-    parser.add_argument(
-        "--threads", type=int, help="of the CPU; one is measured well even on a machine in use"
-    )
+    parser.add_argument("--rounds", type=int, default=None, help="parts timed one by one; default 5, on a GPU 1")
+    parser.add_argument("--threads", type=int, help="of the CPU; one is measured well even on a machine in use")
     parser.add_argument("--token-budget", type=int)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -247,11 +234,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     args.rounds = args.rounds or (1 if on_cuda else 5)
-    name = (
-        torch.cuda.get_device_name(device)
-        if on_cuda
-        else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    )
+    name = torch.cuda.get_device_name(device) if on_cuda else f"{platform.machine()}, {torch.get_num_threads()} threads"
     say(f"{name}, torch {torch.__version__}")
 
     config = real_config(args.layers)
@@ -279,9 +262,7 @@ def main() -> None:
 
     for precision in args.precision or (PRECISIONS if on_cuda else ("fp32",)):
         encoder = Encoder(config, tensors, device, precision)
-        codec = Glm4VoiceTokenizer(
-            encoder, weights="random", precision=precision, token_budget=args.token_budget
-        )
+        codec = Glm4VoiceTokenizer(encoder, weights="random", precision=precision, token_budget=args.token_budget)
         if precision == "fp32":
             differing = sum(np.count_nonzero(a != b) for a, b in zip(plain, codec.encode(timed), strict=True))
             say(f"fp32: {differing} of {sum(map(len, plain))} tokens differ from the procedure's")
@@ -308,16 +289,12 @@ def main() -> None:
         )
         del encoder, codec
 
-    compared = random_clips(
-        args.flip_clips if args.flip_clips is not None else (512 if on_cuda else 3), args.seed + 2
-    )
+    compared = random_clips(args.flip_clips if args.flip_clips is not None else (512 if on_cuda else 3), args.seed + 2)
     if not compared:
         return
     tokens = {}
     for precision in PRECISIONS:
-        codec = Glm4VoiceTokenizer(
-            Encoder(config, tensors, device, precision), weights="", precision=precision
-        )
+        codec = Glm4VoiceTokenizer(Encoder(config, tensors, device, precision), weights="", precision=precision)
         tokens[precision] = np.concatenate(codec.encode(compared))
         del codec
         changed = np.count_nonzero(tokens[precision] != tokens["fp32"])

@@ -172,9 +172,7 @@ class PlainTokenizer:
     def log_mel(self, audio: Tensor) -> Tensor:
         """Shape (mels, len(audio) / 160)."""
         window = torch.hann_window(400, periodic=True)
-        stft = torch.stft(
-            audio, 400, 160, window=window, center=True, pad_mode="reflect", return_complex=True
-        )
+        stft = torch.stft(audio, 400, 160, window=window, center=True, pad_mode="reflect", return_complex=True)
         power = stft[:, :-1].abs() ** 2
         m = torch.log10((self.filters() @ power).clamp(min=1e-10))
         return (torch.maximum(m, m.max() - 8) + 4) / 4
@@ -206,9 +204,7 @@ class PlainTokenizer:
     def layer(self, h: Tensor, number: int, mask: Tensor) -> Tensor:
         w = {k.removeprefix(f"layers.{number}."): v for k, v in self.tensors.items()}
         heads, d = self.config["encoder_attention_heads"], h.shape[1]
-        x = functional.layer_norm(
-            h, (d,), w["self_attn_layer_norm.weight"], w["self_attn_layer_norm.bias"], 1e-5
-        )
+        x = functional.layer_norm(h, (d,), w["self_attn_layer_norm.weight"], w["self_attn_layer_norm.bias"], 1e-5)
 
         def split(name: str) -> Tensor:
             projected = functional.linear(x, w[f"self_attn.{name}.weight"], w.get(f"self_attn.{name}.bias"))

@@ -55,9 +55,7 @@ def fake_varlen(
         start, end = cu_seq_k[number : number + 2].tolist()
         assert used <= end - start <= max_k and rows.stop - rows.start <= max_q
         q, k, v = (x.transpose(0, 1) for x in (query[rows], key[start : start + used], value[start:][:used]))
-        out[rows] = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(
-            0, 1
-        )
+        out[rows] = torch.nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0].transpose(0, 1)
     return out
 
 
@@ -228,9 +226,7 @@ def test_as_the_plain_implementation(
         seen |= set(wanted.tolist())
         chunk = clip[:32_000]
         audio, packing = packed(chunk, codec.config.pool)
-        error = codec._encoder.prequant(audio, packing) - plain.prequant(
-            torch.from_numpy(chunk / np.float32(32768))
-        )
+        error = codec._encoder.prequant(audio, packing) - plain.prequant(torch.from_numpy(chunk / np.float32(32768)))
         assert error.norm(dim=1).max() < 1e-4
     assert len(seen) >= 15, "a test whose tokens are all the same would prove nothing"
 
@@ -287,8 +283,7 @@ def test_tokens_do_not_depend_on_the_batch(
     codec.token_budget = token_budget
     codec._encoder.tiling = Tiling(rows=tile, last=16, code_rows=32)
     given = [
-        (clip / np.float32(32768)).astype(np.float32) if f else clip
-        for clip, f in zip(clips, as_float, strict=False)
+        (clip / np.float32(32768)).astype(np.float32) if f else clip for clip, f in zip(clips, as_float, strict=False)
     ]
     for found, wanted in zip(codec.encode(given), alone, strict=True):
         np.testing.assert_array_equal(found, wanted)
@@ -405,9 +400,7 @@ def test_the_lowest_of_equal_codes_wins(tmp_path: Path) -> None:
     tensors["codebook.weight"] = torch.cat([codes, codes])
     tensors |= {"ema_count": torch.ones(256), "ema_weight": torch.zeros(256, 32)}
     config = TINY | {"quantize_vocab_size": 256}
-    np.testing.assert_array_equal(
-        load(write_checkpoint(tmp_path / "b", config, tensors)).encode([clip])[0], before
-    )
+    np.testing.assert_array_equal(load(write_checkpoint(tmp_path / "b", config, tensors)).encode([clip])[0], before)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
@@ -466,9 +459,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny: Path, monkeypatch: pytest.Mon
     assert sum(c <= 60 for c in calls) > 1
 
 
-def test_the_budget_of_a_gpu_is_what_the_free_memory_holds(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_budget_of_a_gpu_is_what_the_free_memory_holds(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the memory counters of a device that is not there: 1 MB per token, 500 MB free, 20 MB cached."""
     codec = load(tiny)
     codec._encoder.tiling = Tiling(rows=200, last=200, code_rows=25)

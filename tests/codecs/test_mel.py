@@ -68,9 +68,7 @@ def test_it_is_a_speech_tokenizer_with_the_default_clock(codec: MelCodec) -> Non
     assert all(isinstance(value, str) for value in tokenizer.describe().values())
 
 
-@pytest.mark.parametrize(
-    "n", [0, 1, 2, 1279, 1280, 1281, 2559, 2560, 2561, 12_800, 256 * 1280, 300 * 1280 + 7]
-)
+@pytest.mark.parametrize("n", [0, 1, 2, 1279, 1280, 1281, 2559, 2560, 2561, 12_800, 256 * 1280, 300 * 1280 + 7])
 def test_a_clip_has_a_token_for_each_frame_it_touches(codec: MelCodec, n: int) -> None:
     noise = (np.random.default_rng(n).standard_normal(n) * 1000).astype(np.int16)
     for clip in (noise, np.zeros(n, np.int16)):
@@ -241,9 +239,7 @@ def test_the_weights_are_small() -> None:
 
 @pytest.mark.slow
 def test_fitting_is_repeatable_and_loads() -> None:
-    fit_mel = pytest.importorskip(
-        "duplexdata.codecs.fit_mel", reason="needs scikit-learn", exc_type=ImportError
-    )
+    fit_mel = pytest.importorskip("duplexdata.codecs.fit_mel", reason="needs scikit-learn", exc_type=ImportError)
     clips = [speech_like(seed, 10.0).astype(np.float32) / np.float32(32768) for seed in range(12)]
     first, second = fit_mel.fit(clips, seed=1), fit_mel.fit(clips, seed=1)
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -252,9 +248,7 @@ def test_fitting_is_repeatable_and_loads() -> None:
 
 
 def test_pitch_is_found_where_there_is_one() -> None:
-    fit_mel = pytest.importorskip(
-        "duplexdata.codecs.fit_mel", reason="needs scikit-learn", exc_type=ImportError
-    )
+    fit_mel = pytest.importorskip("duplexdata.codecs.fit_mel", reason="needs scikit-learn", exc_type=ImportError)
     t = np.arange(3200) / 16_000
     for hz in (80, 125, 220):
         tone = 3000 * np.sum([np.cos(2 * np.pi * hz * k * t) / k for k in range(1, 12)], axis=0)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from strategies import DUO, Talk, Writer, embedded_vocabulary, encoded, script_of, talk_of, talks
 
 from duplexdata.conversation import Conversation
@@ -21,8 +20,14 @@ def orderly(talk: Talk) -> Conversation:
     us = conversation.utterances
     for u in us:
         if u.kind is Kind.INTERRUPTION:
-            assume(not any(not v.addressed and concurrent(conversation, i, k) and v.start > u.start
-                           for i, w in enumerate(us) if w.cut and w.start < u.start < w.end for k, v in enumerate(us)))
+            assume(
+                not any(
+                    not v.addressed and concurrent(conversation, i, k) and v.start > u.start
+                    for i, w in enumerate(us)
+                    if w.cut and w.start < u.start < w.end
+                    for k, v in enumerate(us)
+                )
+            )
     return conversation
 
 
@@ -51,9 +56,7 @@ def expected_tokens(conversation: Conversation) -> list[Heard]:
         words = u.text.split()
         ids = encoded(u.text).ids.tolist()
         if u.channel is Channel.ASSISTANT:
-            found += [
-                Heard(i, t, (int(s), 1)) for t, s in zip(ids[: len(u.word_starts)], u.word_starts, strict=True)
-            ]
+            found += [Heard(i, t, (int(s), 1)) for t, s in zip(ids[: len(u.word_starts)], u.word_starts, strict=True)]
             if not u.cut:
                 assert len(u.word_starts) == len(words)
                 found.append(Heard(i, DUO.eos, (u.end, 1)))
@@ -169,7 +172,7 @@ def test_without_an_overlap_positions_just_count(talk: Talk) -> None:
 
 
 def test_the_drawn_example() -> None:
-    """    channel   0 0 0 0   1 1 1   0 0 0    1 1 1 1
+    """channel   0 0 0 0   1 1 1   0 0 0    1 1 1 1
     position  0 1 2 3   4 5 6   4 5 6    7 8 9 10"""
     w = Writer(np.random.default_rng(0))
     query = w.user(3)

@@ -77,9 +77,7 @@ def by_name(talk: Talk, grid: Grid, *, causal: bool) -> list[str] | str:
     timeline = replace(talk, grid=grid).scheduled()
     conversation = timeline.conversation
     tokens = [
-        None
-        if u.channel is Channel.USER
-        else np.arange(len(u.text.split()), dtype=np.int32) + 1000 * (i + 1)
+        None if u.channel is Channel.USER else np.arange(len(u.text.split()), dtype=np.int32) + 1000 * (i + 1)
         for i, u in zip(timeline.order, conversation.utterances, strict=True)
     ]
     n_blocks = conversation.n_samples // grid.block_samples - 1
@@ -312,7 +310,9 @@ def said(start: int, end: int, *, cut: bool = False, channel: Channel = Channel.
     return Spoken(channel, Kind.REPLY, "words", start, end, cut, "", "", NONE, NONE)
 
 
-def channel_of(*utterances: Spoken, n_tokens: int, n_blocks: int = 20, kept: dict[int, int] | None = None) -> np.ndarray:
+def channel_of(
+    *utterances: Spoken, n_tokens: int, n_blocks: int = 20, kept: dict[int, int] | None = None
+) -> np.ndarray:
     tokens = [np.arange(n_tokens, dtype=np.int32) + FIRST_TEXT_ID] * len(utterances)
     spans = [(u.start, u.end) for u in utterances]
     return text_channel(utterances, spans, tokens, n_blocks, GRID, STATE, where="talk-9", kept=kept)[0]

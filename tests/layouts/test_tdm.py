@@ -20,9 +20,7 @@ SLICE = 2 * SAMPLE_RATE
 
 
 def by_words(conversation: Conversation, seed: int = 0) -> list[Message]:
-    starts = [
-        encoded(u.text).starts if u.channel is Channel.ASSISTANT else None for u in conversation.utterances
-    ]
+    starts = [encoded(u.text).starts if u.channel is Channel.ASSISTANT else None for u in conversation.utterances]
     return sliced_by_words(conversation, starts, np.random.default_rng(seed))
 
 
@@ -142,11 +140,7 @@ def _stops(conversation: Conversation) -> list[tuple[int, int]]:
     """Each interruption's start and the stop it leads to."""
     us = conversation.utterances
     return [
-        (u.start, w.end)
-        for u in us
-        if u.kind is Kind.INTERRUPTION
-        for w in us
-        if w.cut and w.start < u.start < w.end
+        (u.start, w.end) for u in us if u.kind is Kind.INTERRUPTION for w in us if w.cut and w.start < u.start < w.end
     ]
 
 
@@ -165,7 +159,7 @@ def test_by_clock_a_word_is_in_the_slice_in_which_it_begins(talk: Talk) -> None:
 def test_by_clock_two_replies_in_one_slice_are_kept_apart() -> None:
     """A reply that is cut at 6.9 s; the interruption is one short word, so that the next reply starts at 7.7 s."""
     conversation = made_of(spoken_four())
-    assert [w for _, a in ticks(by_clock(conversation)) for w in words(a)] == "one two three four five".split()
+    assert [w for _, a in ticks(by_clock(conversation)) for w in words(a)] == ["one", "two", "three", "four", "five"]
 
 
 def spoken_four() -> tuple[Spoken, Spoken, Spoken, Spoken]:

@@ -131,9 +131,7 @@ def parquet(path: Path, rows: list[dict[str, object]]) -> str:
     return str(path)
 
 
-def test_parquet_is_read_with_row_numbers_over_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_is_read_with_row_numbers_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read, "_PARQUET_ROWS", 2)
     rows: list[dict[str, object]] = [{"instruction": f"i{i}", "output": "o", "other": 1} for i in range(5)]
     rows[3]["output"] = ""
@@ -269,6 +267,4 @@ def test_every_row_of_the_real_samples_is_read(shared_data: Path, file: str, cou
 def test_both_forms_of_the_same_corpus_give_the_same_turns(shared_data: Path) -> None:
     lines = results(str(shared_data / "ultrachat_sample.jsonl"))
     columns = results(str(shared_data / "ultrachat_200k_sample.parquet"))
-    assert [r.turns for r in lines if isinstance(r, Dialogue)] == [
-        r.turns for r in columns if isinstance(r, Dialogue)
-    ]
+    assert [r.turns for r in lines if isinstance(r, Dialogue)] == [r.turns for r in columns if isinstance(r, Dialogue)]

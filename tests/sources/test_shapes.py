@@ -32,9 +32,7 @@ ROWS: dict[str, dict[str, object]] = {
 
 
 def parse(row: dict[str, object], shape: str, language: str | None = None) -> Dialogue | Rejected:
-    return parse_row(
-        row, shape, source="s", row_number=3, language=language, licence="MIT", where="f.json, row 3"
-    )
+    return parse_row(row, shape, source="s", row_number=3, language=language, licence="MIT", where="f.json, row 3")
 
 
 def test_every_shape_has_a_row_here() -> None:

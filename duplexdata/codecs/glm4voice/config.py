@@ -83,9 +83,7 @@ class Glm4VoiceConfig:
         """
         fields = _Fields(folder / "config.json")
         if not fields.values:
-            raise CodecError(
-                f"{fields.path}: no such file, or empty; expected the config of a WhisperVQEncoder"
-            )
+            raise CodecError(f"{fields.path}: no such file, or empty; expected the config of a WhisperVQEncoder")
         return cls.from_fields(fields, _Fields(folder / "preprocessor_config.json"))
 
     @classmethod
@@ -96,15 +94,11 @@ class Glm4VoiceConfig:
         model.require_value("activation_function", model.values.get("activation_function", "gelu"), "gelu")
         d_model, heads = model.size("d_model"), model.size("encoder_attention_heads")
         if d_model % heads:
-            raise CodecError(
-                f"{model.path}: d_model {d_model} is no multiple of encoder_attention_heads {heads}"
-            )
+            raise CodecError(f"{model.path}: d_model {d_model} is no multiple of encoder_attention_heads {heads}")
         mels = model.size("num_mel_bins")
         layers = model.size("quantize_position", 16)
         if layers > model.size("encoder_layers", layers):
-            raise CodecError(
-                f"{model.path}: quantize_position {layers} lies after the last of encoder_layers"
-            )
+            raise CodecError(f"{model.path}: quantize_position {layers} lies after the last of encoder_layers")
         kernel = model.optional_size("pooling_kernel_size") or 1
         pool_after = model.size("pooling_position", 0, least=0)
         if pool_after > layers:

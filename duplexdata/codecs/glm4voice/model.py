@@ -203,16 +203,11 @@ class GroupedAttention:
     def __init__(self, pairs: list[list[Pair]], heads: int, device: torch.device) -> None:
         self._heads = heads
         self._groups = [
-            self._group(group, device)
-            for block in pairs
-            for shape in _by_shape(block)
-            for group in _cut(shape)
+            self._group(group, device) for block in pairs for shape in _by_shape(block) for group in _cut(shape)
         ]
 
     @staticmethod
-    def _group(
-        pairs: list[Pair], device: torch.device
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
+    def _group(pairs: list[Pair], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
         q_start, q_end = np.array([pair.queries for pair in pairs]).T[:, :, None]
         k_start, k_end = np.array([pair.keys for pair in pairs]).T[:, :, None]
         n_keys = int((k_end - k_start).max())
@@ -237,10 +232,7 @@ class GroupedAttention:
         """Args: out: shape (rows, d); qkv: shape (rows, 3 d)."""
         parts = qkv.unflatten(1, (3, self._heads, -1)).unbind(1)
         for q_rows, k_rows, mask, kept, rows in self._groups:
-            q, k, v = (
-                part[index].transpose(1, 2)
-                for part, index in zip(parts, (q_rows, k_rows, k_rows), strict=True)
-            )
+            q, k, v = (part[index].transpose(1, 2) for part, index in zip(parts, (q_rows, k_rows, k_rows), strict=True))
             seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             flat = seen.transpose(1, 2).reshape(-1, out.shape[1])
             out.index_copy_(0, rows, flat[kept])
@@ -283,9 +275,7 @@ class VarlenAttention:
         q, k, v = (part.unflatten(1, (self._heads, -1)) for part in qkv.chunk(3, dim=1))
         for rows, q_ends, k_ends, used, most_queries, most_keys in self._blocks:
             # one split: the sum over keys is then not cut up by how many pairs there are
-            seen = varlen_attn(
-                q[rows], k, v, q_ends, k_ends, most_queries, most_keys, seqused_k=used, num_splits=1
-            )
+            seen = varlen_attn(q[rows], k, v, q_ends, k_ends, most_queries, most_keys, seqused_k=used, num_splits=1)
             assert isinstance(seen, Tensor)
             out.index_copy_(0, rows, seen.flatten(1))
 
@@ -506,9 +496,7 @@ class Encoder:
             attend = VarlenAttention(pairs, sum(frames), self.config.heads, self.device)
         qkv = torch.empty(len(hidden), 3 * d, dtype=self.dtype, device=self.device)
         seen = torch.zeros(len(hidden), d, dtype=self.dtype, device=self.device)
-        wide = torch.empty(
-            min(tiling.rows, len(hidden)), self.config.ffn, dtype=self.dtype, device=self.device
-        )
+        wide = torch.empty(min(tiling.rows, len(hidden)), self.config.ffn, dtype=self.dtype, device=self.device)
         for layer in layers:
             for tile in tiling.tiles(len(hidden)):
                 layer.qkv.into(qkv[tile], layer.norm1(hidden[tile]).to(self.dtype))

@@ -148,9 +148,7 @@ class Glm4VoiceTokenizer:
 
     def decode(self, tokens: Int32) -> Float32:
         """Not possible: raises CodecError."""
-        raise CodecError(
-            f"{NAME} has no decoder: its tokens become sound in a model of their own (can_decode)"
-        )
+        raise CodecError(f"{NAME} has no decoder: its tokens become sound in a model of their own (can_decode)")
 
     def describe(self) -> dict[str, str]:
         """Name, weights (SHA-256 of the files, shortened), precision, kind of device, torch version."""
@@ -216,9 +214,7 @@ class Glm4VoiceTokenizer:
         packing = Packing(tuple(len(chunk.audio) for chunk in chunks), self.config.pool)
         all_int16 = all(chunk.audio.dtype == np.int16 for chunk in chunks)
         on_cuda = self._device.type == "cuda"
-        audio = torch.empty(
-            packing.n_samples, dtype=torch.int16 if all_int16 else torch.float32, pin_memory=on_cuda
-        )
+        audio = torch.empty(packing.n_samples, dtype=torch.int16 if all_int16 else torch.float32, pin_memory=on_cuda)
         packing.fill(audio.numpy(), [chunk.audio for chunk in chunks])
         if not on_cuda:
             return _InFlight(chunks, self._encoder.encode(audio, packing), None)
@@ -253,9 +249,7 @@ class Glm4VoiceTokenizer:
         The batch is run twice: what the first run allocates for good (handles, workspaces) is no part of it.
         """
         frames = self._encoder.tiling.rows
-        longest = min(
-            self.config.chunk_samples // self.config.frame_samples, self.config.positions // self.config.pool
-        )
+        longest = min(self.config.chunk_samples // self.config.frame_samples, self.config.positions // self.config.pool)
         n_tokens = max(1, frames // self.config.pool // longest) * longest
         silence = np.zeros(longest * self.config.frame_samples, np.int16)
         chunks = [_Chunk(0, 0, silence, longest) for _ in range(n_tokens // longest)]
