@@ -29,8 +29,19 @@ def _mel(config: CodecConfig) -> SpeechTokenizer:
     return MelCodec.load()
 
 
+def _glm4voice(config: CodecConfig) -> SpeechTokenizer:
+    from duplexdata.codecs.glm4voice import Glm4VoiceTokenizer
+
+    if config.checkpoint is None:
+        raise ConfigError(
+            "the codec glm4voice needs codec.checkpoint (--checkpoint): a folder with its released files, "
+            "or the hub id zai-org/glm-4-voice-tokenizer"
+        )
+    return Glm4VoiceTokenizer.load(config.checkpoint, device=config.device, precision=config.precision)
+
+
 SYNTHESIZERS: Mapping[str, Callable[[SpeechConfig], Synthesizer]] = {"espeak": _espeak, "nominal": _nominal}
-SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {"mel": _mel}
+SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {"mel": _mel, "glm4voice": _glm4voice}
 
 
 def make_synthesizer(config: SpeechConfig) -> Synthesizer:

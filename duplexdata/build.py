@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
-import signal
-import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -28,9 +27,6 @@ from duplexdata.stages.work import Marker, Shard, shards_of
 
 Report = Callable[[str, int], None]
 """Called with a stage's name and the conversations that have passed it."""
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +149,12 @@ def _start_worker() -> None:
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        # The fork server ends when its owner does, however that happens; its children follow.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == 1:
-            os._exit(1)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+
+
+def _end_with_owner() -> None:
+    """A worker whose build was killed would wait for work for ever."""
+    owner = multiprocessing.parent_process()
+    if owner is not None:
+        multiprocessing.connection.wait([owner.sentinel])
+        os._exit(1)

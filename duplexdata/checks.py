@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from duplexdata.config import LayoutConfig, Range, TimingConfig
-from duplexdata.text.types import Encoded
 from duplexdata.units import SAMPLE_RATE
 from duplexdata.vad import FLOOR_DBFS, FRAME, frame_energy, speech_frames, stretches
 from duplexdata.words import split_words
@@ -127,6 +126,14 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """An utterance's text in tokens: ids, and the character at which each begins; int32, shape (n_tokens,)."""
+
+    ids: Int32
+    starts: Int32
+
+
+@dataclass(frozen=True, slots=True)
 class Ids:
     """Of the tokens that are not text, and the vocabulary's layout."""
 
@@ -147,6 +154,7 @@ class Settings:
     Attributes:
         frame: samples per speech token.
         codec, codebook_size: of the speech tokenizer; None and 0 without sound.
+        emitted_again: whether the layouts were made anew, perhaps with other blocks than the conversations.
     """
 
     timing: TimingConfig
@@ -156,6 +164,7 @@ class Settings:
     codec: str | None
     codebook_size: int
     ids: Ids
+    emitted_again: bool = False
 
     @property
     def silence_known(self) -> bool:
@@ -237,8 +246,9 @@ def _check_times(record: Record, settings: Settings) -> Iterator[Finding]:
                     "overlap",
                     f"utterances {i} and {j} overlap on the {channel}'s channel by {_sec(end - start)}",
                 )
-    if record.length % settings.block or record.length < 2 * settings.block:
-        yield Finding("blocks", f"{record.length} samples, expected two or more whole blocks of {settings.block}")
+    unit = settings.frame if settings.emitted_again else settings.block
+    if record.length % unit or record.length < 2 * unit:
+        yield Finding("blocks", f"{record.length} samples, expected two or more times {unit}")
 
 
 def _check_roles(record: Record) -> Iterator[Finding]:
@@ -688,7 +698,7 @@ def heard_until(record: Record, i: int) -> int:
 def text_channel(
     record: Record,
     spans: Sequence[Span],
-    tokens: Sequence[Encoded],
+    tokens: Sequence[Text],
     blocks: int,
     settings: Settings,
     kept: Mapping[int, int] | None = None,
@@ -790,7 +800,7 @@ def check_sft(
     record: Record,
     row: Interleaved,
     codes: Tokens,
-    tokens: Sequence[Encoded],
+    tokens: Sequence[Text],
     plan: TextChannel,
     settings: Settings,
     decode: Decode,
@@ -901,7 +911,7 @@ def check_pair(
     pair: Pair,
     sft: Interleaved | None,
     codes: Tokens,
-    tokens: Sequence[Encoded],
+    tokens: Sequence[Text],
     plan: TextChannel,
     settings: Settings,
 ) -> Iterator[Finding]:
@@ -991,7 +1001,7 @@ IDLE, EOS = "<idle>", "<eos>"
 
 
 def check_tdm(
-    record: Record, messages: Sequence[tuple[str, str]], tokens: Sequence[Encoded], settings: Settings
+    record: Record, messages: Sequence[tuple[str, str]], tokens: Sequence[Text], settings: Settings
 ) -> Iterator[Finding]:
     """Args:
     messages: (role, content).
@@ -1067,7 +1077,7 @@ def _check_counted_slices(
     record: Record,
     user: Sequence[str],
     assistant: Sequence[str],
-    tokens: Sequence[Encoded],
+    tokens: Sequence[Text],
     settings: Settings,
 ) -> Iterator[Finding]:
     """Slices of so many words and tokens; the assistant waits until the user's last slice."""
@@ -1125,7 +1135,7 @@ def _check_counted_slices(
             )
 
 
-def _pieces(u: Said, encoded: Encoded, settings: Settings) -> list[str]:
+def _pieces(u: Said, encoded: Text, settings: Settings) -> list[str]:
     """What was said, so many tokens at a time."""
     step, said = settings.layout.tdm_assistant_tokens, u.spoken_text
     starts = encoded.starts.tolist()
@@ -1171,7 +1181,7 @@ class _DuoPlan:
 
 
 def check_duo(
-    record: Record, row: Duo, tokens: Sequence[Encoded], settings: Settings, decode: Decode
+    record: Record, row: Duo, tokens: Sequence[Text], settings: Settings, decode: Decode
 ) -> Iterator[Finding]:
     lengths = {len(x) for x in (row.input_ids, row.labels, row.channel, row.position)}
     if len(lengths) != 1:
@@ -1199,8 +1209,11 @@ def check_duo(
             yield Finding(rule, f"{name} {at} is {int(have[at])}, expected {int(expect[at])}")
 
 
-def duo_plan(record: Record, tokens: Sequence[Encoded], ids: Ids) -> _DuoPlan:
-    """What comes in behind the assistant's start counts its positions from there; so does the answer itself."""
+def duo_plan(record: Record, tokens: Sequence[Text], ids: Ids) -> _DuoPlan:
+    """What comes in during an answer counts its positions from the answer's start, as the answer itself does.
+
+    An answer that is not the running one going on, but follows it or drops it, leaves one position out.
+    """
     plan = _DuoPlan()
     running: tuple[int, int] | None = None  # an answer under way: its utterance, the position it began at
     said = 0  # its tokens written so far
@@ -1224,6 +1237,7 @@ def duo_plan(record: Record, tokens: Sequence[Encoded], ids: Ids) -> _DuoPlan:
     gap = 0
     for i, u in enumerate(record.utterances):
         if not u.is_user:
+            gap = 1 if running is not None else gap  # it goes on: another answer all the same
             finish()
             running, said, gap = (i, plan.top + gap), 0, 0
             continue
@@ -1246,7 +1260,7 @@ def duo_plan(record: Record, tokens: Sequence[Encoded], ids: Ids) -> _DuoPlan:
     return plan
 
 
-def tokens_said(u: Said, encoded: Encoded, by: int) -> int:
+def tokens_said(u: Said, encoded: Text, by: int) -> int:
     """How many tokens of an utterance belong to the words begun before the sample `by`."""
     spans = split_words(u.text)
     if u.words:

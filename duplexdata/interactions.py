@@ -374,9 +374,9 @@ def _join(first: str, second: str, language: str) -> str:
 
 
 _LOWERED = frozenset(
-    "a an and are at based be by can could did do does explain find for from give hey how identify if in is it let list "
-    "make my name of on please provide should tell that the there these this to was were what when where which who whose "
-    "why will with would write you your describe create generate calculate compare define summarize".split()
+    "a an and are at based be by calculate can compare could create define describe did do does explain find for from "
+    "generate give hey how identify if in is it let list make my name of on please provide should summarize tell that "
+    "the there these this to was were what when where which who whose why will with would write you your".split()
 )
 
 

@@ -22,13 +22,12 @@ from tokenizers import Tokenizer
 
 from duplexdata import checks
 from duplexdata.audio import from_flac
-from duplexdata.checks import Duo, Finding, Ids, Int16, Interleaved, Late, Pair, Record, Settings, Sums, TextChannel
+from duplexdata.checks import Duo, Finding, Ids, Int16, Interleaved, Late, Pair, Record, Settings, Sums, Text, TextChannel
 from duplexdata.config import LayoutConfig, TimingConfig, fingerprint
 from duplexdata.errors import DuplexDataError
 from duplexdata.manifest import FORMAT, NAME
 from duplexdata.schema import CONFIGS, arrow_schema
 from duplexdata.shards import sha256
-from duplexdata.text.types import Encoded
 from duplexdata.units import SAMPLE_RATE
 
 Report = Callable[[str, int], None]
@@ -205,7 +204,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:
     stated = manifest.get("fingerprint")
     if not isinstance(package, str) or not isinstance(config, dict) or not isinstance(stated, str):
         yield bad("fingerprint", "package, config or fingerprint is missing")
-    elif stated != (expected := fingerprint(config, package.split()[-1] if package.split() else "")):
+    elif stated != (expected := _fingerprint(manifest)):
         yield bad("fingerprint", f"is {stated}, its config and package give {expected}")
     for where, text in _strings(manifest):
         if _PATH.match(text):
@@ -214,6 +213,14 @@ def _check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:
         yield from (bad("counts", detail) for detail in _check_counts(manifest))
     except (KeyError, TypeError, AttributeError) as error:
         yield bad("counts", f"stages cannot be read ({type(error).__name__}: {error})")
+
+
+def _fingerprint(manifest: Mapping[str, Any]) -> str:
+    """Of the configuration; layouts that were emitted again have their own on top of the first one's."""
+    config, package = manifest["config"], manifest["package"].split()
+    if "emitted_from" in manifest:
+        return fingerprint(manifest["emitted_from"], config.get("layout"))
+    return fingerprint(config, package[-1] if package else "")
 
 
 def _check_counts(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -383,6 +390,7 @@ def _settings(manifest: Mapping[str, Any]) -> tuple[Settings | None, list[Violat
                 **{name: int(vocabulary["state_tokens"][name]) for name in _STATES},
                 speech_offset=int(vocabulary["speech_offset"]),
             ),
+            emitted_again="emitted_from" in manifest,
         )
         if settings.block <= 0 or settings.layout.n_text < 1 or not math.isfinite(settings.level_dbfs):
             raise ValueError(f"N, M and the frame are {settings.layout}, {settings.frame}")
@@ -518,10 +526,12 @@ def _has_null(array: pa.Array) -> bool:
 
 def _lacks(value: object) -> bool:
     """Whether something in a row is missing."""
-    if isinstance(value, Mapping):
-        return any(map(_lacks, value.values()))
-    if isinstance(value, list):
-        return any(map(_lacks, value))
+    # Rows are plain: no subclasses, so that comparing types is enough and several times as fast.
+    kind = type(value)
+    if kind is dict:
+        return any(map(_lacks, value.values()))  # type: ignore[attr-defined]
+    if kind is list:
+        return any(map(_lacks, value))  # type: ignore[call-overload]
     return value is None
 
 
@@ -692,7 +702,7 @@ class _Audit:
 
     # -- text and sound
 
-    def _tokens(self, records: Sequence[Record]) -> list[list[Encoded]]:
+    def _tokens(self, records: Sequence[Record]) -> list[list[Text]]:
         flat = [u.text for r in records for u in r.utterances]
         found = iter(self._tokenizer.encode_batch(flat, add_special_tokens=False))
         return [[_encoded(next(found)) for _ in r.utterances] for r in records]
@@ -737,8 +747,8 @@ def _codec(manifest: Mapping[str, Any], settings: Settings) -> Callable[[Sequenc
     return codec.encode
 
 
-def _encoded(found: Any) -> Encoded:
-    return Encoded(np.array(found.ids, np.int32), np.array([a for a, _ in found.offsets], np.int32))
+def _encoded(found: Any) -> Text:
+    return Text(np.array(found.ids, np.int32), np.array([a for a, _ in found.offsets], np.int32))
 
 
 def _grouped(rows: Iterator[tuple[int, Row]], n: int) -> Iterator[list[tuple[int, Row]]]:
@@ -776,7 +786,7 @@ class _Views:
         self,
         settings: Settings,
         record: Record,
-        texts: Sequence[Encoded],
+        texts: Sequence[Text],
         speech: tuple[checks.Int32, checks.Int32] | None,
         rows: Mapping[str, Row | None],
         decode: checks.Decode,

@@ -32,7 +32,23 @@ GRID = Grid()
 STATE = StateTokens(silence=1, assistant=2, pad=3, epad=4, speech_offset=100_000)
 DUO = DuoTokens(query=5, non_query=6, eos=7)
 FIRST_TEXT_ID = 1000
-_WORDS = ["alder", "birch,", "cedar.", "dogwood", "elm", "fir;", "ginkgo", "hazel", "ivy", "juniper,", "kapok", "larch.", "maple", "neem", "oak"]
+_WORDS = [
+    "alder",
+    "birch,",
+    "cedar.",
+    "dogwood",
+    "elm",
+    "fir;",
+    "ginkgo",
+    "hazel",
+    "ivy",
+    "juniper,",
+    "kapok",
+    "larch.",
+    "maple",
+    "neem",
+    "oak",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

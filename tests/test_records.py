@@ -152,8 +152,12 @@ FEATURES = {
             "utterances": List(
                 {
                     **dict.fromkeys(("channel", "kind", "text", "spoken_text"), STRING),
-                    "start": SECONDS, "end": SECONDS, "cut": Value("bool"), "addressed": Value("bool"),
-                    "writer": STRING, "voice": STRING,
+                    "start": SECONDS,
+                    "end": SECONDS,
+                    "cut": Value("bool"),
+                    "addressed": Value("bool"),
+                    "writer": STRING,
+                    "voice": STRING,
                     "words": List({"text": STRING, "start": SECONDS, "end": SECONDS}),
                 }
             ),
@@ -164,12 +168,21 @@ FEATURES = {
     ),
     "codes": Features(
         {
-            "id": STRING, "frame_rate": SECONDS, "codebook_size": I32, "codec": STRING,
-            "user": TOKENS, "assistant": TOKENS,
+            "id": STRING,
+            "frame_rate": SECONDS,
+            "codebook_size": I32,
+            "codec": STRING,
+            "user": TOKENS,
+            "assistant": TOKENS,
             "negatives": List(
                 {
-                    "kind": STRING, "utterance": I32, "positive_sec": SECONDS, "negative_sec": SECONDS,
-                    "assistant": TOKENS, "start": SECONDS, "end": SECONDS,
+                    "kind": STRING,
+                    "utterance": I32,
+                    "positive_sec": SECONDS,
+                    "negative_sec": SECONDS,
+                    "assistant": TOKENS,
+                    "start": SECONDS,
+                    "end": SECONDS,
                 }
             ),
         }
@@ -177,16 +190,27 @@ FEATURES = {
     "sft": Features({"id": STRING, "scenario": STRING, "input_ids": IDS, "labels": IDS, **BLOCKS}),
     "dpo": Features(
         {
-            "id": STRING, "kind": STRING, "chosen_input_ids": IDS, "chosen_labels": IDS,
-            "rejected_input_ids": IDS, "rejected_labels": IDS,
-            "positive_sec": SECONDS, "negative_sec": SECONDS, **BLOCKS,
+            "id": STRING,
+            "kind": STRING,
+            "chosen_input_ids": IDS,
+            "chosen_labels": IDS,
+            "rejected_input_ids": IDS,
+            "rejected_labels": IDS,
+            "positive_sec": SECONDS,
+            "negative_sec": SECONDS,
+            **BLOCKS,
         }
     ),
     "tdm": Features({"id": STRING, "scenario": STRING, "messages": List({"role": STRING, "content": STRING})}),
     "duo": Features(
         {
-            "id": STRING, "scenario": STRING, "text": STRING, "input_ids": IDS, "labels": IDS,
-            "channel": List(Value("int8")), "position": IDS,
+            "id": STRING,
+            "scenario": STRING,
+            "text": STRING,
+            "input_ids": IDS,
+            "labels": IDS,
+            "channel": List(Value("int8")),
+            "position": IDS,
         }
     ),
 }
@@ -241,7 +265,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises((OSError, pa.ArrowException), match="(?i)crc"):
+    with pytest.raises((OSError, pa.ArrowException), match=r"(?i)crc"):
         pq.read_table(path, page_checksum_verification=True)
 
 

@@ -123,15 +123,18 @@ def test_an_overlay_is_heard_during_what_it_lies_over_else_in_the_silence_at_the
 
 
 @pytest.mark.xfail(strict=True, reason="_room_over takes the whole cut reply, its reaction delay included")
-@given(talks())
-def test_an_overlay_never_comes_between_an_interruption_and_the_stop(talk: Talk) -> None:
+def test_an_overlay_never_comes_between_an_interruption_and_the_stop() -> None:
     # By then the floor is the user's: a "mm-hm" to a reply that has been cut makes no sense.
-    timeline = talk.scheduled()
-    at = placed(talk, timeline)
-    for i, u in at.items():
-        over = talk.script.utterances[i].over
-        if over in talk.cuts:
-            assert u.end <= at[over].start + talk.cuts[over].onset
+    for seed in range(200):
+        w = Writer(np.random.default_rng(seed))
+        reply = w.exchange(long=True)
+        w.reply(w.user(1, Kind.INTERRUPTION, interrupts=reply))
+        w.user(1, Kind.BACKCHANNEL, over=reply)
+        talk = talk_of(script_of(w.utterances, f"talk-{seed}"), w.rng)
+        for u in talk.scheduled().conversation.utterances:
+            if not u.addressed:
+                at = placed(talk, talk.scheduled())[reply]
+                assert u.end <= at.start + talk.cuts[reply].onset
 
 
 @given(talks(), st.sampled_from([GRID, Grid(26, 13), Grid(10, 10), Grid(8, 3), Grid(5, 4, 640)]))
@@ -204,7 +207,7 @@ def test_the_negative_differs_in_one_gap_or_one_delay(talk: Talk) -> None:
         answers = [n for n in following if utterances[n].start > utterances[cutter].start]
         if answers:
             n = answers[0]
-            assert late[n].start == max(utterances[n].start, v.end + GAP) or utterances[n].start - v.end > GAP
+            assert late[n].start == max(utterances[n].start, v.end + GAP)
     for n in following:
         a, b = utterances[n], late[n]
         assert b.end - b.start == a.end - a.start

@@ -175,7 +175,7 @@ def _group_starts(channel: npt.NDArray[np.int8], position: Int32) -> Int32:
     answer_start, answer_end, top = 0, -1, 0
     for a, b in zip(edges, [*edges[1:], len(channel)], strict=True):
         first = int(position[a])
-        if channel[a] == OUTPUT and first == answer_end and answer_start != first and _overlapped(starts, position, a):
+        if channel[a] == OUTPUT and first == answer_end and answer_start != first and _overlapped(starts, position, int(a)):
             start = answer_start  # the old answer goes on
         else:
             start = first

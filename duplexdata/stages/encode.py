@@ -16,7 +16,7 @@ from duplexdata.shards import ShardWriter
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.speak import Rendered, is_spoken, reading, speaking
 from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
-from duplexdata.units import SAMPLE_RATE
+from duplexdata.units import SAMPLE_RATE, Grid
 from duplexdata.windows import windows
 
 Tokens = np.ndarray
@@ -83,6 +83,8 @@ def clock_of(tokenizer: SpeechTokenizer) -> dict[str, object]:
     """Frame rate, codebook and name of a codec, as its rows state them. Raises CodecError where they do not fit."""
     if tokenizer.sample_rate != SAMPLE_RATE or SAMPLE_RATE % tokenizer.frame_rate:
         raise CodecError(f"{tokenizer.name} runs at {tokenizer.sample_rate} Hz, expected {SAMPLE_RATE}")
+    if SAMPLE_RATE / tokenizer.frame_rate != Grid().frame_samples:
+        raise CodecError(f"{tokenizer.name} gives {float(tokenizer.frame_rate)} tokens a second, expected 12.5")
     if tokenizer.codebook_size > 65_536:
         raise CodecError(f"{tokenizer.name} has {tokenizer.codebook_size} codes, at most 65,536 can be stored")
     return {

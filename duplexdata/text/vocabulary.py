@@ -44,11 +44,11 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
         self._tokenizer = tokenizer
-        ids = {t: tokenizer.token_to_id(t) for t in _state_tokens(tokenizer)}
-        missing = [t for t, i in ids.items() if i is None]
+        found = {t: tokenizer.token_to_id(t) for t in _state_tokens(tokenizer)}
+        missing = [t for t, i in found.items() if i is None]
         if missing:
             raise TokenizerError(f"the tokenizer {name} lacks {', '.join(missing)}: it is none of a dataset of ours")
-        silence, assistant, pad, epad, query, non_query, eos = ids.values()
+        silence, assistant, pad, epad, query, non_query, eos = (i for i in found.values() if i is not None)
         offset, self.codebook_size = _speech_range(tokenizer, name)
         self.state = StateTokens(silence, assistant, pad, epad, offset)
         self.duo = DuoTokens(query, non_query, eos)
@@ -192,5 +192,5 @@ def _load(source: str, trust_remote_code: bool) -> Any:
     except Exception as error:  # anything from a missing file to a broken pickle-free format
         raise TokenizerError(
             f"no tokenizer can be loaded from {source!r}: give a folder with tokenizer.json, or a hub id that is "
-            f"cached or reachable ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+            f"cached or reachable ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
         ) from error

@@ -143,7 +143,7 @@ def test_speech_tokens_that_are_too_few_or_not_in_a_row_are_an_error(tmp_path: P
     few = small(tmp_path / "few", [audio_token(i) for i in range(4)])
     with pytest.raises(TokenizerError, match="4 speech tokens"):
         make_tokenizer(few, 16, tmp_path / "out")
-    torn = small(tmp_path / "torn", [audio_token(0), "other", audio_token(1)])
+    torn = small(tmp_path / "torn", [audio_token(0), "[other]", audio_token(1)])
     with pytest.raises(TokenizerError, match="contiguous"):
         make_tokenizer(torn, 2, tmp_path / "out")
     assert not (tmp_path / "out").exists()
