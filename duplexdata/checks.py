@@ -32,6 +32,8 @@ NEAR = SAMPLE_RATE * 80 // 1000
 LEVEL_DB = 3.0
 _LIMITED_PEAK = 0.95
 """From here on an utterance counts as kept down by its peak."""
+_NEVER_LIMITED_DBFS = -20.0
+"""Peaks of speech do not stand so far above its level that they would limit it here."""
 _SILENT = 0
 """The embedded codec's token of a frame without sound."""
 IGNORED = -100
@@ -452,7 +454,9 @@ def _check_utterance_sound(
     if speech.any():
         found = 10 * math.log10(float(energy[speech].mean()))
         limited = float(np.abs(own).max()) >= _LIMITED_PEAK
-        if found > settings.level_dbfs + LEVEL_DB or (found < settings.level_dbfs - LEVEL_DB and not limited):
+        # What limits a reply that was cut may lie behind the cut.
+        least = min(settings.level_dbfs, _NEVER_LIMITED_DBFS) if u.cut else settings.level_dbfs
+        if found > settings.level_dbfs + LEVEL_DB or (found < least - LEVEL_DB and not limited):
             yield Finding("level", f"{name}: {found:.1f} dBFS, expected {settings.level_dbfs:.1f}")
     tenth = samples_of(settings.timing.fade_sec) // 10
     if u.cut and tenth:
@@ -719,7 +723,9 @@ def text_channel(
         if u.is_user:
             continue
         first, behind = slots_of(start, end, heard_until(record, i), settings)
-        if first <= last or behind <= first or behind >= len(z):
+        if behind >= len(z):
+            return TextChannel(none, used, "no_room")
+        if first <= last or behind <= first:
             return TextChannel(none, used, "collision")
         words = tokens[i].ids.tolist()
         space = range(first + 1, behind)

@@ -842,7 +842,10 @@ class _Views:
             problems.append(
                 checks.text_channel(self._record, spans, self._texts, blocks, self._settings, plan.kept).problem
             )
-        if not any(p in ("text_overflow", "no_room") for p in problems):
+        reasons = {"text_overflow", "no_room"}
+        if self._settings.emitted_again:
+            reasons.add("collision")  # the timeline was made for other blocks
+        if reasons.isdisjoint(problems):
             yield Finding("dropped", f"{config} has no row of it, and nothing forbids one")
 
     def _check_sft(self, row: Row) -> Iterator[Finding]:

@@ -138,6 +138,7 @@ def write_picture(path: Path, conversation: Conversation, audio: np.ndarray) -> 
         samples = audio[:, column].astype(np.float32) / 32768
         with np.errstate(divide="ignore"):  # digital silence is drawn as the lowest level
             axis.specgram(samples, NFFT=512, Fs=SAMPLE_RATE, noverlap=256, cmap="magma", vmin=-140, vmax=-40)
+        axis.set_facecolor("black")
         axis.set_ylabel(f"{channel} (Hz)")
         for u in conversation.utterances:
             if u.channel is channel:

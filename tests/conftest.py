@@ -14,3 +14,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing, set DUPLEXDATA_SHARED to the folder above it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished dataset of 24 conversations with everything in it. To be read only: copy it to change it."""
+    pytest.importorskip("espeakng_loader")
+    from duplexdata.build import build
+    from duplexdata.config import Config, MixConfig, ShardConfig
+
+    mix = MixConfig(distractor=0.6, distractor_in_silence=0.4, backchannel=0.4, pause=0.3)
+    config = Config(seed=3, conversations=24, mix=mix, shards=ShardConfig(conversations=10, test_fraction=0.2))
+    out = tmp_path_factory.mktemp("small") / "dataset"
+    build(config, out, workers=1, report=lambda what, n: None)
+    return out
