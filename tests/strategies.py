@@ -24,7 +24,7 @@ from duplexdata.units import SAMPLE_RATE, Grid
 from duplexdata.words import split_words
 
 # Two cores may be busy with other things: a slow example is no failure.
-settings.register_profile("unhurried", deadline=None, max_examples=600)
+settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 TIMING = TimingConfig()
