@@ -14,7 +14,7 @@ import numpy.typing as npt
 import soundfile as sf
 import soxr
 
-from duplexdata.conversation import Conversation, Span
+from duplexdata.conversation import Conversation, Int64, Span
 from duplexdata.dialogue import Channel, Pause
 from duplexdata.errors import ScriptError
 from duplexdata.speech.base import Speech
@@ -88,7 +88,7 @@ def _ramp(n: int) -> Float32:
     return np.linspace(0.0, 1.0, n + 1, dtype=np.float32)[1:]
 
 
-def _word_times(speech: Speech, first: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _word_times(speech: Speech, first: int, length: int) -> tuple[Int64, Int64]:
     """In samples at 16 kHz from the trimmed start."""
     times = np.array([(w.start, w.end) for w in speech.words or ()], np.float64).reshape(-1, 2)
     scaled = np.rint(times * (SAMPLE_RATE / speech.sample_rate)).astype(np.int64) - first
@@ -96,9 +96,7 @@ def _word_times(speech: Speech, first: int, length: int) -> tuple[npt.NDArray[np
     return scaled[:, 0], scaled[:, 1]
 
 
-def _insert_pause(
-    samples: Int16, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], pause: Pause
-) -> tuple[Int16, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _insert_pause(samples: Int16, starts: Int64, ends: Int64, pause: Pause) -> tuple[Int16, Int64, Int64]:
     """A digital silence between two words; the words behind it come later."""
     w = pause.after_word
     at = int(ends[w] + starts[w + 1]) // 2

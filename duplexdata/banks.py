@@ -40,15 +40,15 @@ class Banks:
     def transition(self, name: str, rng: np.random.Generator) -> str:
         return pick(self.transitions[name], rng)
 
-    def distractor(self, context: str, rng: np.random.Generator) -> str:
-        """A non-query that fits what is being talked about. Source: arXiv 2409.11727, section 2.3."""
+    def distractor(self, context: str, rng: np.random.Generator) -> Distractor:
+        """A non-query that fits what is being talked about, filled in. Source: arXiv 2409.11727, section 2.3."""
         topics = topic_words(context, self.language)
         usable = [d for d in self.distractors if topics or "{topic}" not in d.text]
         template = usable[int(rng.integers(len(usable)))]
         text = template.text.format(
             topic=pick(topics, rng) if topics else "", name=pick(self.names, rng), pet=pick(self.pets, rng)
         )
-        return text[:1].upper() + text[1:]
+        return Distractor(template.kind, text[:1].upper() + text[1:])
 
 
 def pick(options: tuple[str, ...], rng: np.random.Generator) -> str:

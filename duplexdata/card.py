@@ -78,7 +78,7 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
     ]
     for title, key in (
         ("Scenarios that became another", "fallbacks"),
-        ("Overlays left out", "overlays_left_out"),
+        ("Left out of conversations", "left_out"),
     ):
         if manifest[key]:
             parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")

@@ -177,8 +177,29 @@ def check(config: Config) -> None:
         raise ConfigError("timing.late_delay_sec must lie above timing.reaction_delay_sec: it is the worse answer")
     if config.timing.reply_gap_sec >= config.timing.late_gap_sec[0]:
         raise ConfigError("timing.late_gap_sec must lie above timing.reply_gap_sec: it is the worse answer")
-    if min(config.mix.shares().values()) < 0 or sum(getattr(config.mix, s.value) for s in Scenario) <= 0:
-        raise ConfigError("mix: shares must not be negative, and one at least must be above 0")
+    if not all(x > 0 for x in config.timing.reaction_delay_sec):
+        raise ConfigError("timing.reaction_delay_sec must be above 0: a reply stops after the user has barged in")
+    weights = [getattr(config.mix, s.value) for s in Scenario]
+    if min(weights) < 0 or sum(weights) <= 0:
+        raise ConfigError("mix: shares of scenarios must not be negative, and one at least must be above 0")
+    for name in ("distractor", "distractor_in_silence", "backchannel", "pause"):
+        if not 0 <= getattr(config.mix, name) <= 1:
+            raise ConfigError(f"mix.{name} is {getattr(config.mix, name)}, expected a share between 0 and 1")
+    low, high = config.layout.tdm_user_words
+    if not 1 <= low <= high:
+        raise ConfigError(f"layout.tdm_user_words is {[low, high]}, expected 1 <= fewest <= most words")
+    _at_least("layout.tdm_assistant_tokens", config.layout.tdm_assistant_tokens, 1)
+    _at_least("shards.row_group_rows", config.shards.row_group_rows, 1)
+    _at_least("shards.row_group_bytes", config.shards.row_group_bytes, 1)
+    for key, seconds in (
+        ("layout.tdm_slice_sec", config.layout.tdm_slice_sec),
+        ("text.max_query_sec", config.text.max_query_sec),
+        ("text.max_reply_sec", config.text.max_reply_sec),
+        ("text.dialogues_per_conversation", config.text.dialogues_per_conversation),
+        ("speech.timeout_sec", config.speech.timeout_sec),
+    ):
+        if not seconds > 0:
+            raise ConfigError(f"{key} is {seconds}, expected more than 0")
     _one_of("layout.causality", config.layout.causality, ("causal", "paper"))
     _one_of("layout.tdm_slicing", config.layout.tdm_slicing, ("words", "clock"))
     for name in config.layout.emit:

@@ -23,6 +23,8 @@ RESET_DIALOGUES = 5
 """Dialogues in a reset, the first four cut. Source: arXiv 2406.15718v2."""
 INTERWOVEN = (3, 5)
 """Fewest and most dialogues that are interwoven. Source: arXiv 2406.15718v2."""
+OTHERS_SPEAK = frozenset({"television", "side_talk"})
+"""Kinds of distractor that another person's voice says."""
 MOST_PER_TOPIC = 2
 """Exchanges of each dialogue that are interwoven, so that the whole stays within a few minutes. [ours]"""
 _SURE_SEC = 1.5
@@ -125,6 +127,36 @@ def resume(script: Script, index: int, words_begun: int) -> Script:
     return replace(script, utterances=done)
 
 
+def as_turn_taking(script: Script) -> tuple[Script, tuple[int, ...]]:
+    """The conversation without its interruptions, for when a reply turns out too short to be barged into.
+
+    Returns: the script, and which utterances of the old one it has, in order. A reset's openings become queries;
+    of the other scenarios the interruption and what it led to are left out.
+    """
+    reset = script.scenario is Scenario.DIALOGUE_RESET
+    kept = []
+    skipping = False
+    for i, u in enumerate(script.utterances):
+        if u.kind is Kind.INTERRUPTION and not reset:
+            skipping = True
+        elif u.kind is Kind.QUERY or not u.addressed:
+            skipping = False
+        if not skipping:
+            kept.append(i)
+    new = {old: n for n, old in enumerate(kept)}
+
+    def moved(u: Utterance) -> Utterance:
+        kind = Kind.QUERY if u.kind is Kind.INTERRUPTION else u.kind
+        replies_to = None if u.replies_to is None else new.get(u.replies_to)
+        over = None if u.over is None else new.get(u.over)
+        return replace(u, kind=kind, interrupts=None, resumes=None, replies_to=replies_to, over=over)
+
+    # An overlay over a reply that is gone goes with it.
+    kept = [i for i in kept if (over := script.utterances[i].over) is None or over in new]
+    utterances = tuple(moved(script.utterances[i]) for i in kept)
+    return replace(script, scenario=Scenario.UNINTERRUPTED, utterances=utterances), tuple(kept)
+
+
 def rest_from_sentence(text: str, words_begun: int, language: str) -> str:
     """What is left of a text of which `words_begun` words were begun, from the start of the unfinished sentence."""
     parts = sentences(text, language)
@@ -209,7 +241,7 @@ def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Gene
     talk = _Talk(material.cast)
     talk.exchanges(own, upto=target + 1)
     resumed = len(talk.utterances) - 1
-    query, reply = min(_exchanges(other), key=lambda e: len(e[0]) + len(e[1]))
+    query, reply = _exchanges(other)[0]  # a later one may need what came before it
     talk.interrupt(_join(banks.transition("back_on_topic", rng), query, banks.language), "template+corpus")
     # A side question gets a short answer: the reply's first sentence.
     talk.answer(sentences(reply, own.language)[0], "corpus")
@@ -295,14 +327,16 @@ def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> 
     if draws[0] < mix.distractor:
         where = None if draws[1] < mix.distractor_in_silence else replies[int(rng.integers(len(replies)))]
         context = " ".join(u.text for u in script.utterances if u.kind is Kind.QUERY)
-        text = material.banks.distractor(context, rng)
-        over.append(_overlay(Kind.DISTRACTOR, text, material.cast.bystander, where))
-    if draws[2] < mix.backchannel:
-        where = replies[int(rng.integers(len(replies)))]
+        found = material.banks.distractor(context, rng)
+        # Only what somebody else is heard to say has another voice: the rest is the user's own, said elsewhere.
+        voice = material.cast.bystander if found.kind in OTHERS_SPEAK else material.cast.user
+        over.append(_overlay(Kind.DISTRACTOR, found.text, voice, where))
+    # One overlay per reply, so that each finds room.
+    free = [i for i in replies if i not in {u.over for u in over}]
+    if draws[2] < mix.backchannel and free:
+        where = free[int(rng.integers(len(free)))]
         text = material.banks.backchannels[int(rng.integers(len(material.banks.backchannels)))]
-        # One overlay per reply, so that each finds room.
-        if where not in {u.over for u in over}:
-            over.append(_overlay(Kind.BACKCHANNEL, text, material.cast.user, where))
+        over.append(_overlay(Kind.BACKCHANNEL, text, material.cast.user, where))
     return replace(script, utterances=(*script.utterances, *over))
 
 

@@ -41,7 +41,7 @@ def build_manifest(
     tokens: Counter[str] = Counter()
     for marker in markers.speech:
         statistics.merge(Statistics.from_dict(_mapping(marker.facts["statistics"])))
-        left_out.update(_mapping(marker.facts["overlays_left_out"]))
+        left_out.update(_mapping(marker.facts["left_out"]))
     for marker in markers.scripts:
         fallbacks.update(_mapping(marker.facts["fallbacks"]))
     for marker in markers.layouts:
@@ -65,7 +65,7 @@ def build_manifest(
         "stages": [asdict(c) for c in sum_counts([c for m in stages for c in m.counts])],
         "rejected_examples": markers.ingest.facts.get("rejected", []),
         "fallbacks": dict(sorted(fallbacks.items())),
-        "overlays_left_out": dict(sorted(left_out.items())),
+        "left_out": dict(sorted(left_out.items())),
         "statistics": statistics.summary(),
         "tokens": dict(sorted(tokens.items())),
         "licences": sorted(statistics.counters["licences"]),

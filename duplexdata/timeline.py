@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+
 from duplexdata.config import Range, TimingConfig
 from duplexdata.conversation import (
     Conversation,
@@ -29,6 +31,7 @@ from duplexdata.errors import ScriptError, TimelineError
 from duplexdata.layouts.interleaved import text_slots
 from duplexdata.rng import rng_for
 from duplexdata.units import SAMPLE_RATE, Grid, to_samples
+from duplexdata.words import split_words
 
 SHORTEST_REPLY_LEFT = SAMPLE_RATE // 2
 """A reply can be interrupted if this much is left to draw the barge-in from, besides the longest late stop."""
@@ -63,6 +66,15 @@ class Take:
     length: int
     word_starts: Int64
     word_ends: Int64
+
+
+def with_word_times(take: Take, text: str) -> Take:
+    """The take; where its engine gave no word times, with the whole duration shared out by characters."""
+    spans = split_words(text)
+    if len(take.word_starts) or not spans:
+        return take
+    edges = np.array(spans, np.int64) * take.length // spans[-1].end
+    return replace(take, word_starts=edges[:, 0], word_ends=edges[:, 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,7 @@ def _uniform(bounds: Range, seed: int, key: str, purpose: str) -> int:
 
 def _spoken(utterance: Utterance, take: Take, start: int, length: int | None = None) -> Spoken:
     """`take` placed at `start`; cut to `length` samples if given."""
+    take = with_word_times(take, utterance.text)
     cut = length is not None and length < take.length
     end = start + (length if cut and length is not None else take.length)
     starts, ends = take.word_starts + start, (take.word_ends + start).clip(max=end)
@@ -218,6 +231,7 @@ def _draw_negative(
     candidates = [Negative("interruption", keys.index(i), cut.delay, cut.late_delay) for i, cut in sorted(cuts.items())]
     candidates = [n for n in candidates if _leaves_user_alone(turns, n)]
     if not candidates:
+        # An interruption whose late stop would run on into the user's next turn gives a late reply instead.
         late = to_samples(rng.uniform(*timing.late_gap_sec))
         gap = to_samples(timing.reply_gap_sec)
         replies = [
@@ -282,12 +296,15 @@ _MARGIN = SAMPLE_RATE // 2
 def _room_over(reply: Spoken, placed: Mapping[int, Spoken], length: int, where: float) -> int | None:
     """A start at which `length` samples of the user's channel are free during `reply`; None if there is none.
 
-    `where` in [0, 1) picks among the possible starts: the longest free stretch is used.
+    `where` in [0, 1) picks among the possible starts: the longest free stretch is used. Once the user has barged
+    in, nothing more is laid over a reply that is about to stop.
     """
+    cutters = [p.start for p in placed.values() if p.kind is Kind.INTERRUPTION and p.start > reply.start]
+    end = min([reply.end, *cutters])
     busy = sorted((p.start - _MARGIN, p.end + _MARGIN) for p in placed.values() if p.channel is Channel.USER)
     low, best = reply.start + _MARGIN, (0, 0)
-    for a, b in [*busy, (reply.end, reply.end)]:
-        high = min(a, reply.end)
+    for a, b in [*busy, (end, end)]:
+        high = min(a, end)
         if high - low > best[1] - best[0]:
             best = (low, high)
         low = max(low, b)

@@ -22,7 +22,20 @@ from tokenizers import Tokenizer
 
 from duplexdata import checks
 from duplexdata.audio import from_flac
-from duplexdata.checks import Duo, Finding, Ids, Int16, Interleaved, Late, Pair, Record, Settings, Sums, Text, TextChannel
+from duplexdata.checks import (
+    Duo,
+    Finding,
+    Ids,
+    Int16,
+    Interleaved,
+    Late,
+    Pair,
+    Record,
+    Settings,
+    Sums,
+    Text,
+    TextChannel,
+)
 from duplexdata.config import LayoutConfig, TimingConfig, fingerprint
 from duplexdata.errors import DuplexDataError
 from duplexdata.manifest import FORMAT, NAME
@@ -65,7 +78,7 @@ RULES: Mapping[str, str] = {
     "overlap": "utterances of one channel do not overlap",
     "blocks": "a conversation is a whole number of blocks long",
     "roles": "channel, kind, addressed and cut fit together; nothing is without text",
-    "voice": "utterances are spoken by their channel's voice, distractors by another",
+    "voice": "utterances are spoken by their channel's voice, distractors not by the assistant's",
     "spoken-text": "spoken_text is the beginning of text, up to the words begun",
     "words": "word times are of the text's words, in order, inside their utterance",
     "cut": "what is cut is what an interruption starts strictly inside of, and nothing else",
@@ -702,10 +715,12 @@ class _Audit:
 
     # -- text and sound
 
-    def _tokens(self, records: Sequence[Record]) -> list[list[Text]]:
-        flat = [u.text for r in records for u in r.utterances]
-        found = iter(self._tokenizer.encode_batch(flat, add_special_tokens=False))
-        return [[_encoded(next(found)) for _ in r.utterances] for r in records]
+    def _tokens(self, records: Sequence[Record]) -> list[tuple[list[Text], list[Text]]]:
+        """For each record the tokens of its utterances' texts, and of what was said of them."""
+        texts = list(dict.fromkeys(t for r in records for u in r.utterances for t in (u.text, u.spoken_text)))
+        encoded = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        found = {t: _encoded(e) for t, e in zip(texts, encoded, strict=True)}
+        return [([found[u.text] for u in r.utterances], [found[u.spoken_text] for u in r.utterances]) for r in records]
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode([i for i in ids if i >= 0], skip_special_tokens=False))
@@ -786,12 +801,13 @@ class _Views:
         self,
         settings: Settings,
         record: Record,
-        texts: Sequence[Text],
+        texts: tuple[Sequence[Text], Sequence[Text]],
         speech: tuple[checks.Int32, checks.Int32] | None,
         rows: Mapping[str, Row | None],
         decode: checks.Decode,
     ) -> None:
-        self._settings, self._record, self._texts, self._speech = settings, record, texts, speech
+        self._settings, self._record, self._speech = settings, record, speech
+        self._texts, self._said = texts
         self._rows, self._decode = rows, decode
         self.codes: checks.Tokens | None = None
         self.sft: Interleaved | None = None
@@ -881,7 +897,7 @@ class _Views:
 
     def _check_duo(self, row: Row) -> Iterator[Finding]:
         duo = Duo(row["text"], row["input_ids"], row["labels"], row["channel"], row["position"])
-        yield from checks.check_duo(self._record, duo, self._texts, self._settings, self._decode)
+        yield from checks.check_duo(self._record, duo, self._said, self._settings, self._decode)
         yield from self._scenario(row)
 
     def _scenario(self, row: Row) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from duplexdata.config import Config, MixConfig, ShardConfig
 
     mix = MixConfig(distractor=0.6, distractor_in_silence=0.4, backchannel=0.4, pause=0.3)
-    config = Config(seed=3, conversations=24, mix=mix, shards=ShardConfig(conversations=10, test_fraction=0.2))
+    config = Config(seed=4, conversations=24, mix=mix, shards=ShardConfig(conversations=10, test_fraction=0.2))
     out = tmp_path_factory.mktemp("small") / "dataset"
     build(config, out, workers=1, report=lambda what, n: None)
     return out

@@ -51,7 +51,7 @@ def test_a_drawn_distractor_has_no_placeholder_left(language: str) -> None:
     found = bank(language)
     rng = np.random.default_rng(0)
     context = {"en": "How do I bake a sourdough loaf with rye flour?", "zh": "怎样用黑麦面粉烤酸面包？"}[language]
-    drawn = {found.distractor(context, rng) for _ in range(600)}
+    drawn = {found.distractor(context, rng).text for _ in range(600)}
     assert len(drawn) > 100
     for text in drawn:
         assert not re.search("[{}]", text)
@@ -65,7 +65,7 @@ def test_a_context_without_a_topic_gets_a_distractor_without_one(language: str) 
     about = {d.text.replace("{name}", "N").replace("{pet}", "P").upper() for d in found.distractors}
     rng = np.random.default_rng(1)
     for _ in range(200):
-        text = found.distractor("", rng)
+        text = found.distractor("", rng).text
         for name in found.names:
             text = text.replace(name, "N")
         for pet in found.pets:
@@ -76,7 +76,9 @@ def test_a_context_without_a_topic_gets_a_distractor_without_one(language: str) 
 def test_a_distractor_speaks_of_what_is_talked_about() -> None:
     only = Banks("en", {}, (Distractor("side_talk", "{topic} again, {name}, and the {pet}"),), (), ("Ada",), ("cat",))
     rng = np.random.default_rng(0)
-    assert only.distractor("Tell me about the volcano", rng) == "Volcano again, Ada, and the cat"
+    assert only.distractor("Tell me about the volcano", rng) == Distractor(
+        "side_talk", "Volcano again, Ada, and the cat"
+    )
 
 
 @given(st.text(max_size=200), st.sampled_from(["en", "zh", "de", "zh-TW"]))

@@ -67,7 +67,9 @@ def test_every_file_is_the_same_after_three_kills(undisturbed: Path, tmp_path: P
     command += ["--out", str(out)]
     kills = 0
     for markers in (1, 4, 9):
-        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None and len(list(work_folder(out).rglob("*.done.json"))) < markers:
             time.sleep(0.02)
         if process.poll() is None:
@@ -184,4 +186,9 @@ def test_the_mix_of_scenarios_comes_out_within_sampling_error(tmp_path: Path) ->
 def test_text_only_datasets_have_no_sound_and_no_codes(tmp_path: Path) -> None:
     config = Config(conversations=6, speech=SpeechConfig(backend="nominal"), layout=LayoutConfig(emit=("tdm", "duo")))
     _build(config, tmp_path / "dataset")
-    assert {p.name for p in (tmp_path / "dataset").iterdir() if p.is_dir()} == {"conversations", "tdm", "duo", "tokenizer"}
+    assert {p.name for p in (tmp_path / "dataset").iterdir() if p.is_dir()} == {
+        "conversations",
+        "tdm",
+        "duo",
+        "tokenizer",
+    }

@@ -371,7 +371,6 @@ def test_a_pause_is_at_a_clause_boundary_inside_a_query() -> None:
     assert script.utterances[0].pause is None
 
 
-@pytest.mark.xfail(strict=True, reason="every distractor is the bystander's, those thought aloud too")
 def test_thinking_aloud_is_the_users_own_voice() -> None:
     bank = english()
     own = {d.text for d in bank.distractors if d.kind == "thinking_aloud" and "{" not in d.text}

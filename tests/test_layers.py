@@ -65,7 +65,9 @@ def test_stages_do_not_import_what_calls_them() -> None:
     for name, path in _modules().items():
         if name.startswith(("stages", "codecs", "speech", "sources", "text")):
             above = {"cli", "build", "dataset", "reemit", "verify", "viewer", "card"}
-            imported = {i.removeprefix("duplexdata.").split(".")[0] for i in _imports(path) if i.startswith("duplexdata.")}
+            imported = {
+                i.removeprefix("duplexdata.").split(".")[0] for i in _imports(path) if i.startswith("duplexdata.")
+            }
             assert not imported & above, (name, imported & above)
 
 

@@ -122,7 +122,6 @@ def test_an_overlay_is_heard_during_what_it_lies_over_else_in_the_silence_at_the
             assert at[planned.over].start < u.start < u.end <= at[planned.over].end
 
 
-@pytest.mark.xfail(strict=True, reason="_room_over takes the whole cut reply, its reaction delay included")
 def test_an_overlay_never_comes_between_an_interruption_and_the_stop() -> None:
     # By then the floor is the user's: a "mm-hm" to a reply that has been cut makes no sense.
     for seed in range(200):
@@ -242,15 +241,14 @@ def test_a_cut_reply_keeps_all_of_its_text_and_the_words_begun(talk: Talk) -> No
             assert u.spoken_text == u.text
 
 
-@pytest.mark.xfail(strict=True, reason="a cut utterance without word times keeps nothing: Spoken.spoken_text")
 @given(talks(timed=False))
-def test_without_word_times_a_cut_reply_keeps_its_share_of_words(talk: Talk) -> None:
+def test_without_word_times_a_cut_reply_keeps_the_words_of_its_share_of_characters(talk: Talk) -> None:
     at = placed(talk, talk.scheduled())
     for reply in talk.cuts:
         u = at[reply]
-        n, said = len(u.text.split()), len(u.spoken_text.split())
         share = (u.end - u.start) / talk.takes[reply].length
-        assert abs(said - share * n) <= 1
+        longest = max(map(len, u.text.split()))
+        assert 0 <= len(u.spoken_text) - (share * len(u.text) - 1) <= longest + 2
 
 
 @given(talks())

@@ -8,13 +8,15 @@ stood. `<2>` behind a non-query: the old answer goes on as if nothing had been s
     position  0 1 2 3  4 5 6   4 5 6  7 8 9 10
 
 What arrives during an answer, and the answer's own tokens, share their prefix but do not see each other; both
-count their positions from the answer's start. `attention_mask` builds the mask from `channel` and `position`.
+count their positions from the answer's start. Behind an answer during which something came in, and between two answers
+in a row, one position is left out. `attention_mask` builds the mask from `channel` and `position`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -83,34 +85,29 @@ def render(conversation: Conversation, tokens: Sequence[Encoded], special: DuoTo
     """One row.
 
     Args:
-        tokens: of each utterance's `text`, in order.
+        tokens: of each utterance's `spoken_text`, in order.
         special: ids of the state tokens and of <eos>.
     """
     out = _Builder()
-    utterances = conversation.utterances
     answer: _Answer | None = None
     state = {True: (QUERY, special.query), False: (NON_QUERY, special.non_query)}
-    for u, encoded in zip(utterances, tokens, strict=True):
+    for u, encoded in zip(conversation.utterances, tokens, strict=True):
+        if answer is not None and not (u.channel is Channel.USER and u.start < answer.utterance.end):
+            answer.finish(out, special)
+            answer.end(out, another=u.channel is Channel.ASSISTANT)
+            answer = None
         if u.channel is Channel.ASSISTANT:
-            if answer is not None:
-                answer.finish(out, special)
-                out.top += 1  # as below: this is another answer, which sees what came in during the last
             answer = _Answer(u, encoded, out)
             continue
-        running = answer is not None and u.start < answer.utterance.end
+        at = out.top
         if answer is not None:
-            if running:
-                answer.say(out, upto=answer.utterance.end if u.addressed else u.start)
-            else:
-                answer.finish(out, special)
-        at = answer.start if running and answer is not None else out.top
+            answer.say(out, upto=answer.utterance.end if u.addressed else u.start)
+            at = answer.hear(len(encoded.ids) + 1)
         name, id_ = state[u.addressed]
-        out.add(u.text, encoded.ids, INPUT, labelled=False, at=at)
+        out.add(u.spoken_text, encoded.ids, INPUT, labelled=False, at=at)
         out.add(name, np.array([id_], np.int32), INPUT, labelled=True, at=at + len(encoded.ids))
-        if u.addressed and running:
-            # One position is left out, so that a new answer can be told from the old one going on.
-            out.top += 1
-        if not running or u.addressed:
+        if answer is not None and u.addressed:
+            answer.end(out)
             answer = None
     if answer is not None:
         answer.finish(out, special)
@@ -124,11 +121,25 @@ class _Answer:
         self.utterance, self.encoded = utterance, encoded
         self.start = out.top
         self.said = 0  # tokens
+        self._heard = 0  # tokens that came in during it
+
+    def hear(self, n: int) -> int:
+        """Where `n` tokens that come in now begin: behind those that have come in during this answer before."""
+        at = self.start + self._heard
+        self._heard += n
+        return at
+
+    def end(self, out: _Builder, *, another: bool = False) -> None:
+        """One position is left out if anything came in during it, or `another` answer follows at once.
+
+        So what follows can be told from this answer's going on.
+        """
+        out.top += self._heard > 0 or another
 
     def say(self, out: _Builder, upto: int) -> None:
         """The tokens of the words begun by the sample `upto`."""
         words = self.utterance.words_begun_by(upto)
-        text = self.utterance.text
+        text = self.utterance.spoken_text
         begins = word_starts(text)
         if words < len(begins):
             # Up to the space before the next word, which belongs to that word's first token.
@@ -140,15 +151,15 @@ class _Answer:
     def finish(self, out: _Builder, special: DuoTokens) -> None:
         if self.utterance.cut:
             self.say(out, self.utterance.end)
-            return
-        self._write(out, len(self.encoded.ids))
-        at = self.start + self.said
-        out.add(EOS, np.array([special.eos], np.int32), OUTPUT, labelled=True, at=at)
+        else:
+            self._write(out, len(self.encoded.ids))
+            at = self.start + self.said
+            out.add(EOS, np.array([special.eos], np.int32), OUTPUT, labelled=True, at=at)
 
     def _write(self, out: _Builder, stop: int) -> None:
         if stop <= self.said:
             return
-        starts, text = self.encoded.starts, self.utterance.text
+        starts, text = self.encoded.starts, self.utterance.spoken_text
         a = int(starts[self.said]) if self.said else 0
         b = int(starts[stop]) if stop < len(starts) else len(text)
         out.add(text[a:b], self.encoded.ids[self.said : stop], OUTPUT, labelled=True, at=self.start + self.said)
@@ -169,23 +180,22 @@ def attention_mask(channel: npt.NDArray[np.int8], position: Int32) -> npt.NDArra
 
 
 def _group_starts(channel: npt.NDArray[np.int8], position: Int32) -> Int32:
-    """For each token the position at which what it shares no sight with begins."""
+    """For each token the position from which on it sees nothing of the other channel."""
     starts = np.zeros(len(channel), np.int32)
-    edges = np.flatnonzero(np.diff(channel, prepend=channel[:1] ^ 1) | (np.diff(position, prepend=-1) != 1))
-    answer_start, answer_end, top = 0, -1, 0
-    for a, b in zip(edges, [*edges[1:], len(channel)], strict=True):
-        first = int(position[a])
-        if channel[a] == OUTPUT and first == answer_end and answer_start != first and _overlapped(starts, position, int(a)):
-            start = answer_start  # the old answer goes on
+    edges = np.flatnonzero(np.diff(channel, prepend=channel[:1] ^ 1) | (np.diff(position, prepend=-1) != 1)).tolist()
+    answer = -1  # where the answer that may be running began; -1: none is
+    answer_end, top, overlapped = 0, 0, False
+    for a, b in pairwise([*edges, len(channel)]):
+        first, end = int(position[a]), int(position[b - 1]) + 1
+        if channel[a] == INPUT:
+            # What comes in during an answer begins below the top; behind an overlapped one a position is left out.
+            overlapped = answer >= 0 and (first < top or (overlapped and first == top))
+            answer = answer if overlapped else -1
+            starts[a:b] = answer if overlapped else first
         else:
-            start = first
-        if channel[a] == OUTPUT:
-            answer_start, answer_end = start, int(position[b - 1]) + 1
-        starts[a:b] = start
-        top = max(top, int(position[b - 1]) + 1)
+            goes_on = overlapped and first == answer_end
+            answer = answer if goes_on else first
+            overlapped = goes_on
+            starts[a:b], answer_end = answer, end
+        top = max(top, end)
     return starts
-
-
-def _overlapped(starts: Int32, position: Int32, at: int) -> bool:
-    """Whether the piece before `at` came in during an answer: its positions began again at an earlier one."""
-    return at > 0 and bool((position[:at] > starts[at - 1]).any())

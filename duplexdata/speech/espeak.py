@@ -24,6 +24,8 @@ from duplexdata.words import Span, split_words
 _AHEAD_BYTES = 16_384
 """Requests sent before their answers are read: the helper is never idle, and the pipe (64 KiB) never full."""
 _AHEAD = 4
+_LONGEST = 8_000
+"""Characters of one utterance: about eight minutes."""
 _ATTEMPTS = 3
 _PRIMARY = {"zh": "cmn", "no": "nb"}
 
@@ -51,6 +53,15 @@ class EspeakSynthesizer:
 
     def synthesize_many(self, requests: Iterable[SpeechRequest]) -> Iterator[Speech | SynthesisError]:
         waiting: deque[tuple[SpeechRequest, bytes | None]] = deque()
+        try:
+            yield from self._answers(requests, waiting)
+        finally:
+            if waiting:  # given up before its end: what is still to come belongs to nobody
+                self._drop_process()
+
+    def _answers(
+        self, requests: Iterable[SpeechRequest], waiting: deque[tuple[SpeechRequest, bytes | None]]
+    ) -> Iterator[Speech | SynthesisError]:
         ahead = 0
         for request in requests:
             body = self._encode(request)
@@ -106,7 +117,7 @@ class EspeakSynthesizer:
             base: str | None = voice.setting("accent", "en-us")
         else:
             base = self.espeak_language(request.language)
-        if base is None:
+        if base is None or len(request.text) > _LONGEST:
             return None
         message: dict[str, object] = {
             "text": request.text,
@@ -149,6 +160,10 @@ class EspeakSynthesizer:
         """The answer to the first that waits. A helper that died is started again, a few times."""
         request, body = waiting.popleft()
         if body is None:
+            if len(request.text) > _LONGEST:
+                return SynthesisError(
+                    f"a text of {len(request.text)} characters, at most {_LONGEST} are spoken at once"
+                )
             return SynthesisError(f"espeak-ng has no voice for the language {request.language!r}")
         error = SynthesisError("no attempt was made")
         for _ in range(_ATTEMPTS):

@@ -43,7 +43,7 @@ _TEST_EVERY = 5
 
 def assistant_voice() -> Voice:
     """The one that speaks every reply; its variant is no user's."""
-    settings = {"accent": "en-us", "variant": ASSISTANT_VARIANT, "rate": "165", "pitch": "50", "range": "50"}
+    settings = {"accent": "en-us", "variant": ASSISTANT_VARIANT, "rate": "155", "pitch": "50", "range": "50"}
     return Voice("assistant", "both", tuple(settings.items()))
 
 

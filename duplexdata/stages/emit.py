@@ -68,7 +68,8 @@ class Emitter:
         dropped: dict[str, Counter[str]] = {name: Counter() for name in self._layout.emit}
         tokens: Counter[str] = Counter()
         encoded = self._encode([c for c, _ in pairs])
-        for (conversation, codes), texts in zip(pairs, encoded, strict=True):
+        for (conversation, codes), both in zip(pairs, encoded, strict=True):
+            texts, said = [whole for whole, _ in both], [spoken for _, spoken in both]
             if codes is not None and ("sft" in found or "dpo" in found):
                 try:
                     self._interleaved(conversation, codes, texts, found, tokens)
@@ -83,7 +84,7 @@ class Emitter:
                     messages=[{"role": r, "content": c} for r, c in self.messages(conversation, texts)],
                 )
             if "duo" in found:
-                row = duo.render(conversation, texts, self._vocabulary.duo)
+                row = duo.render(conversation, said, self._vocabulary.duo)
                 found["duo"].add(
                     id=conversation.id,
                     scenario=conversation.scenario.value,
@@ -111,11 +112,12 @@ class Emitter:
             assistant_tokens=layout.tdm_assistant_tokens,
         )
 
-    def _encode(self, conversations: Sequence[Conversation]) -> list[list[Encoded]]:
+    def _encode(self, conversations: Sequence[Conversation]) -> list[list[tuple[Encoded, Encoded]]]:
+        """For each utterance the tokens of its text, and of what was said of it."""
         # Each text once: a regenerated reply comes twice, transitions and backchannels come often.
-        texts = list(dict.fromkeys(u.text for c in conversations for u in c.utterances))
+        texts = list(dict.fromkeys(t for c in conversations for u in c.utterances for t in (u.text, u.spoken_text)))
         tokens = dict(zip(texts, self._vocabulary.encode(texts), strict=True))
-        return [[tokens[u.text] for u in c.utterances] for c in conversations]
+        return [[(tokens[u.text], tokens[u.spoken_text]) for u in c.utterances] for c in conversations]
 
     def _interleaved(
         self,

@@ -19,7 +19,7 @@ from duplexdata.config import Config
 from duplexdata.conversation import Conversation, Negative, negative_spans
 from duplexdata.dialogue import Kind, Script, Utterance
 from duplexdata.errors import ScriptError, ShardError, SynthesisError
-from duplexdata.interactions import resume
+from duplexdata.interactions import as_turn_taking, resume
 from duplexdata.records import Provenance, conversation_columns, conversations_from
 from duplexdata.shards import FileFacts, ShardWriter, batches, put_in_place, sha256, temporary_name
 from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice
@@ -28,7 +28,7 @@ from duplexdata.stages.plan import Plan
 from duplexdata.stages.scripts import read_scripts
 from duplexdata.stages.statistics import Statistics
 from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
-from duplexdata.timeline import Cut, Take, plan_cut, schedule
+from duplexdata.timeline import Cut, Take, plan_cut, schedule, with_word_times
 from duplexdata.units import Grid, to_samples
 from duplexdata.windows import windows
 
@@ -144,7 +144,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     finally:
         synthesizer.close()
     counts = Counts("speech", asked, made, dict(sorted(dropped.items())))
-    facts = {"statistics": statistics.as_dict(), "overlays_left_out": dict(sorted(left_out.items()))}
+    facts = {"statistics": statistics.as_dict(), "left_out": dict(sorted(left_out.items()))}
     write_marker(marker_path(plan, shard), Marker(plan.speech, files, (counts,), facts))
 
 
@@ -156,6 +156,7 @@ class _Performance:
     recordings: dict[int, Recording] = field(default_factory=dict)
     cuts: dict[int, Cut] = field(default_factory=dict)
     failed: ScriptError | None = None
+    became: str | None = None
 
     def attempt(self, step: Callable[[_Performance], None]) -> None:
         if self.failed is None:
@@ -172,16 +173,20 @@ def perform(
 
     Two rounds: what a resumption says depends on how far the reply got, so it is synthesized last.
 
-    Yields: the rendered conversation, and why overlays were left out of it.
+    Yields: the rendered conversation, and what was left out of it.
     """
     performances = [_Performance(script) for script in scripts]
     _record_all(performances, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, config)
     for p in performances:
-        p.attempt(lambda p: _plan_cuts(p, config))
+        p.attempt(lambda p: _plan_cuts_or_none(p, config))
         p.attempt(_resume)
     _record_all(performances, lambda u: u.kind is Kind.RESUMPTION, synthesizer, config)
     for p in performances:
-        yield p.failed or _rendered(p.script, p.recordings, p.cuts, config)
+        if p.failed is not None:
+            yield p.failed
+            continue
+        rendered, left_out = _rendered(p.script, p.recordings, p.cuts, config)
+        yield rendered, (*left_out, *([p.became] if p.became else []))
 
 
 def _record_all(
@@ -221,6 +226,19 @@ def _soundless(speech: Speech) -> Recording:
     return Recording(Take(len(speech.samples), starts, ends), np.zeros(len(speech.samples), np.int16))
 
 
+def _plan_cuts_or_none(p: _Performance, config: Config) -> None:
+    """Where a reply turned out too short to be interrupted, the conversation becomes a turn-taking one."""
+    try:
+        _plan_cuts(p, config)
+    except ScriptError as error:
+        if error.reason != "reply_too_short":
+            raise
+        p.became = f"{p.script.scenario}_became_uninterrupted"
+        p.script, kept = as_turn_taking(p.script)
+        p.cuts.clear()
+        p.recordings = {n: p.recordings[i] for n, i in enumerate(kept)}
+
+
 def _plan_cuts(p: _Performance, config: Config) -> None:
     for i, u in enumerate(p.script.utterances):
         if u.interrupts is not None:
@@ -232,7 +250,8 @@ def _resume(p: _Performance) -> None:
     """Give resumptions their text."""
     for i, u in enumerate(p.script.utterances):
         if u.resumes is not None:
-            begun = int(np.searchsorted(p.recordings[u.resumes].take.word_starts, p.cuts[u.resumes].stop))
+            take = with_word_times(p.recordings[u.resumes].take, p.script.utterances[u.resumes].text)
+            begun = int(take.word_starts.searchsorted(p.cuts[u.resumes].stop))
             p.script = resume(p.script, i, begun)
 
 

@@ -17,8 +17,8 @@ _GPT4_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_HAN_ONCE = 2
-"""How often each common Chinese character is shown: enough for a token of its own, below English words."""
+_WORD_TIMES, _HAN_TIMES = 2, 2
+"""How often the corpus is joined by lists: most vocabulary goes to words as they are used, then to these."""
 
 
 def common_han() -> str:
@@ -28,7 +28,7 @@ def common_han() -> str:
 
 
 def texts() -> Iterator[str]:
-    """Bundled dialogues and phrase banks, and each common Chinese character on its own."""
+    """Bundled dialogues and phrase banks, common English words, and each common Chinese character on its own."""
     with data_file("corpus.jsonl").open(encoding="utf-8") as f:
         for line in f:
             # Twice: as a sentence opens and as it goes on, and above the characters.
@@ -37,7 +37,10 @@ def texts() -> Iterator[str]:
                 yield " " + message["content"].lower()
     for bank in sorted(folder("prompts").glob("*/*.yaml")):
         yield from _strings(yaml.safe_load(bank.read_text(encoding="utf-8")))
-    for _ in range(_HAN_ONCE):
+    words = data_file("words_en.txt").read_text(encoding="utf-8").split()
+    for _ in range(_WORD_TIMES):
+        yield from (f" {word}" for word in words)
+    for _ in range(_HAN_TIMES):
         yield from common_han()
 
 
@@ -64,7 +67,7 @@ def train(vocabulary: int = VOCABULARY) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        min_frequency=2,
+        min_frequency=1,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -44,6 +44,8 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
         self._tokenizer = tokenizer
+        # A text that holds "<eos>" is text: only layouts place special tokens.
+        tokenizer.encode_special_tokens = True
         found = {t: tokenizer.token_to_id(t) for t in _state_tokens(tokenizer)}
         missing = [t for t, i in found.items() if i is None]
         if missing:

@@ -3,8 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from strategies import DUO, Talk, Writer, embedded_vocabulary, encoded, script_of, talk_of, talks
 
 from duplexdata.conversation import Conversation
@@ -15,15 +14,11 @@ from duplexdata.layouts.tokens import EOS, NON_QUERY, QUERY
 
 
 def orderly(talk: Talk) -> Conversation:
-    """The conversation, if no overlay comes between an interruption and the stop (see test_timeline)."""
-    us = talk.scheduled().conversation.utterances
-    stops = [(u.start, w.end) for u in us for w in us if u.kind is Kind.INTERRUPTION and w.start < u.start < w.end]
-    assume(not any(a < u.start < b for u in us if not u.addressed for a, b in stops))
     return talk.scheduled().conversation
 
 
 def row_of(conversation: Conversation) -> DuoRow:
-    return render(conversation, [encoded(u.text) for u in conversation.utterances], DUO)
+    return render(conversation, [encoded(u.spoken_text) for u in conversation.utterances], DUO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +137,12 @@ def test_what_overlaps_counts_from_the_answers_start_and_all_else_from_the_end_o
         over = [a for a in order[:n] if concurrent(conversation, a, i)]
         earlier = [p for a in order[:n] for p in at[a]]
         if over:
-            assert at[i][0] == at[over[0]][0]
+            before = [a for a in order[:n] if a != over[0] and concurrent(conversation, a, over[0])]
+            assert at[i][0] == at[over[0]][0] + sum(len(at[a]) for a in before)
         else:
             assert at[i][0] in (max(earlier, default=-1) + 1, max(earlier, default=-1) + 2)
 
 
-@pytest.mark.xfail(strict=True, reason="a second input during one answer counts from the answer's start again")
 def test_no_token_sees_one_of_its_own_position_or_a_later_one() -> None:
     for seed in range(20):
         w = Writer(np.random.default_rng(seed))
@@ -193,12 +188,11 @@ def test_the_drawn_example() -> None:
 def test_with_real_tokens_the_words_are_the_same(talk: Talk) -> None:
     conversation = talk.scheduled().conversation
     vocabulary = embedded_vocabulary()
-    row = render(conversation, vocabulary.encode([u.text for u in conversation.utterances]), vocabulary.duo)
+    row = render(conversation, vocabulary.encode([u.spoken_text for u in conversation.utterances]), vocabulary.duo)
     assert row.text == row_of(conversation).text
     assert vocabulary.decode(row.input_ids.tolist()) == row.text
 
 
-@pytest.mark.xfail(strict=True, reason="a token may hold several Chinese words: encode `spoken_text` of cut replies")
 def test_a_cut_reply_in_chinese_holds_no_word_that_was_not_begun() -> None:
     text = "我们可以从头再说一遍，因为这个问题很重要。" * 4
     for seed in range(12):
@@ -210,6 +204,6 @@ def test_a_cut_reply_in_chinese_holds_no_word_that_was_not_begun() -> None:
         talk = talk_of(script_of(w.utterances), w.rng, seed)
         conversation = talk.scheduled().conversation
         vocabulary = embedded_vocabulary()
-        row = render(conversation, vocabulary.encode([u.text for u in conversation.utterances]), vocabulary.duo)
+        row = render(conversation, vocabulary.encode([u.spoken_text for u in conversation.utterances]), vocabulary.duo)
         said = vocabulary.decode(row.input_ids[row.channel == OUTPUT].tolist())
         assert said == conversation.utterances[1].spoken_text

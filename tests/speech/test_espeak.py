@@ -110,7 +110,6 @@ def test_a_helper_that_is_killed_between_two_calls_is_started_again(another: Esp
     assert same(before, after)
 
 
-@pytest.mark.xfail(strict=True, reason="answers that nobody fetched are taken for those of the next call")
 def test_answers_that_nobody_waited_for_are_not_given_to_the_next(another: EspeakSynthesizer) -> None:
     one, two, three = requests()[:3]
     (expected,) = spoken(another, [three])

@@ -77,7 +77,6 @@ def test_text_state_and_speech_tokens_are_apart_and_speech_is_in_a_row() -> None
     assert vocabulary.codebook_size == 64
 
 
-@pytest.mark.xfail(strict=True, reason="the tokenizer takes the names of special tokens in a text for the tokens")
 @pytest.mark.parametrize("name", [*STATE_NAMES, "<|audio_3|>"])
 def test_a_text_that_names_a_token_is_still_text(name: str) -> None:
     vocabulary = embedded_vocabulary()
