@@ -43,7 +43,7 @@ test: setup
 	$(BIN)/python -m pytest -q -n 2
 
 test-all: setup
-	$(BIN)/python -m pytest -q -n 2 -m 'not network and not gpu'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not network and not gpu'
 
 check: lint types
 

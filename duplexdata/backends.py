@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from duplexdata.codecs.base import MEL_CODEBOOK_SIZE, SpeechTokenizer
 from duplexdata.config import CodecConfig, SpeechConfig
-from duplexdata.errors import ConfigError
+from duplexdata.errors import CodecError, ConfigError
 from duplexdata.speech.base import Synthesizer
+
+T = TypeVar("T")
 
 
 def _espeak(config: SpeechConfig) -> Synthesizer:
@@ -26,22 +30,57 @@ def _nominal(config: SpeechConfig) -> Synthesizer:
 def _mel(config: CodecConfig) -> SpeechTokenizer:
     from duplexdata.codecs.mel import MelCodec
 
+    _one_codebook(config)
     return MelCodec.load()
 
 
 def _glm4voice(config: CodecConfig) -> SpeechTokenizer:
     from duplexdata.codecs.glm4voice import Glm4VoiceTokenizer
 
+    return Glm4VoiceTokenizer.load(_checkpoint(config), device=config.device, precision=config.precision)
+
+
+def _mimi(config: CodecConfig) -> SpeechTokenizer:
+    from duplexdata.codecs.mimi import MimiTokenizer
+
+    return MimiTokenizer.load(
+        _checkpoint(config), device=config.device, precision=config.precision, n_codebooks=config.n_codebooks
+    )
+
+
+_CHECKPOINTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    # hub id of the released weights, and the precisions there are
+    "glm4voice": ("zai-org/glm-4-voice-tokenizer", ("fp32", "tf32", "fp16", "bf16")),
+    "mimi": ("kyutai/mimi", ("fp32", "tf32")),
+}
+
+
+def _checkpoint(config: CodecConfig) -> str:
+    """The checkpoint, of a configuration that can be run. Raises ConfigError: it cannot."""
+    hub_id, precisions = _known(_CHECKPOINTS, config.name, "codec.name")
     if config.checkpoint is None:
         raise ConfigError(
-            "the codec glm4voice needs codec.checkpoint (--checkpoint): a folder with its released files, "
-            "or the hub id zai-org/glm-4-voice-tokenizer"
+            f"the codec {config.name} needs codec.checkpoint (--checkpoint): a folder with its released files, "
+            f"or the hub id {hub_id}"
         )
-    return Glm4VoiceTokenizer.load(config.checkpoint, device=config.device, precision=config.precision)
+    if config.precision not in precisions:
+        raise ConfigError(f"codec.precision is {config.precision!r}, expected one of {', '.join(precisions)}")
+    if config.name != "mimi":
+        _one_codebook(config)
+    return config.checkpoint
+
+
+def _one_codebook(config: CodecConfig) -> None:
+    if config.n_codebooks not in (None, 1):
+        raise ConfigError(f"codec.n_codebooks is {config.n_codebooks}, but the codec {config.name} has one")
 
 
 SYNTHESIZERS: Mapping[str, Callable[[SpeechConfig], Synthesizer]] = {"espeak": _espeak, "nominal": _nominal}
-SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {"mel": _mel, "glm4voice": _glm4voice}
+SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {
+    "mel": _mel,
+    "glm4voice": _glm4voice,
+    "mimi": _mimi,
+}
 
 
 def make_synthesizer(config: SpeechConfig) -> Synthesizer:
@@ -54,12 +93,71 @@ def make_speech_tokenizer(config: CodecConfig) -> SpeechTokenizer:
     return _known(SPEECH_TOKENIZERS, config.name, "codec.name")(config)
 
 
-T = TypeVar("T")
-
-
 def codebook_size(config: CodecConfig) -> int:
-    """Codes of the codec; the embedded one's without loading it, and torch with it."""
-    return MEL_CODEBOOK_SIZE if config.name == "mel" else make_speech_tokenizer(config).codebook_size
+    """Codes of a codebook, without loading the codec's weights, and without torch for the embedded one.
+
+    Raises: CodecError: its checkpoint cannot be had or read.
+    """
+    if config.name == "mel":
+        return MEL_CODEBOOK_SIZE
+    if config.name == "mimi":
+        from duplexdata.codecs.mimi import read_config
+
+        return int(read_config(checkpoint_folder(_checkpoint(config)))["codebook_size"])
+    if config.name == "glm4voice":
+        from duplexdata.codecs.glm4voice.config import Glm4VoiceConfig
+
+        return Glm4VoiceConfig.read(checkpoint_folder(_checkpoint(config))).vocab
+    return make_speech_tokenizer(config).codebook_size
+
+
+def checkpoint_folder(path_or_hub_id: str) -> Path:
+    """Where a checkpoint's files are; those of the hub are fetched once. Raises CodecError: nowhere."""
+    path = Path(path_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    from duplexdata.codecs.glm4voice.tokenizer import _folder
+
+    return _folder(path_or_hub_id)
+
+
+_BLOCK, _BLOCKS = 4096, 256
+
+
+def checkpoint_identity(config: CodecConfig) -> str:
+    """A hash that tells a checkpoint from another, wherever it lies, at a cost that does not grow with its size.
+
+    Of the weights' files it takes the size, the header and 256 blocks spread over the rest: other training changes
+    them all. Raises CodecError: the checkpoint cannot be had.
+    """
+    if config.name not in _CHECKPOINTS:
+        return config.checkpoint or ""
+    folder = checkpoint_folder(_checkpoint(config))
+    digest = hashlib.sha256()
+    try:
+        for path in sorted([*folder.glob("*config.json"), *folder.glob("model*.safetensors")]):
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size} ".encode())
+            with path.open("rb") as file:
+                header = int.from_bytes(file.read(8), "little") + 8 if path.suffix == ".safetensors" else size
+                file.seek(0)
+                digest.update(file.read(min(header, size)))
+                for start in range(header, size, max(_BLOCK, (size - header) // _BLOCKS)):
+                    file.seek(start)
+                    digest.update(file.read(_BLOCK))
+    except OSError as error:
+        raise CodecError(f"{folder}: cannot be read: {error}") from error
+    return digest.hexdigest()[:16]
+
+
+def device_count(config: CodecConfig) -> int:
+    """GPUs that the codec runs on; 0 where it computes on the CPU."""
+    if config.name == "mel" or config.device == "cpu":
+        return 0
+    import torch
+
+    count = torch.cuda.device_count()
+    return min(count, 1) if ":" in config.device else count
 
 
 def _known(table: Mapping[str, T], name: str, key: str) -> T:

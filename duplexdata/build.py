@@ -8,22 +8,26 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, make_synthesizer
+from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, device_count, make_synthesizer
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError
 from duplexdata.manifest import Markers
-from duplexdata.stages.encode import encode, speak_and_encode
+from duplexdata.stages.encode import encode, release_tokenizer, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts, write_tokenizer
 from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.scripts import write_scripts
 from duplexdata.stages.speak import speak
 from duplexdata.stages.work import Marker, Shard, shards_of
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
 
 Report = Callable[[str, int], None]
 """Called with a stage's name and the conversations that have passed it."""
@@ -54,7 +58,7 @@ def build(config: Config, out: Path, *, workers: int, report: Report, keep_work:
     if is_complete(plan, out):
         return False
     shards = shards_of(config)
-    with Workers(min(workers, len(shards))) as pool:
+    with Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool:
         read = ingest(plan)
         prepare(plan)
         done = pool.run(plan, shards, report)
@@ -103,11 +107,28 @@ def fused(config: Config) -> bool:
     return config.codec.name == "mel"
 
 
-class Workers:
-    """Local processes that shards are dealt out to; with one worker, this process itself."""
+def encoders(config: Config) -> int:
+    """Processes that may tokenize at a time: one for each GPU that the codec runs on; 0: any number."""
+    return device_count(config.codec) if config.has_sound else 0
 
-    def __init__(self, n: int) -> None:
+
+def speak_shard(plan: Plan, shard: Shard) -> None:
+    """The stages of one shard up to its sound."""
+    write_scripts(plan, shard)
+    speak(plan, shard)
+
+
+class Workers:
+    """Local processes that shards are dealt out to; with one worker, this process itself.
+
+    Args:
+        encoders: processes besides those, one for each GPU, for the stage that tokenizes. With one worker this
+            process does that as well, on the first GPU.
+    """
+
+    def __init__(self, n: int, encoders: int = 0) -> None:
         self._pool = process_pool(n) if n > 1 else None
+        self._encoders = process_pool(encoders, on_gpus=True) if n > 1 and encoders else None
 
     def __enter__(self) -> Workers:
         if self._pool is not None:
@@ -116,40 +137,78 @@ class Workers:
         return self
 
     def __exit__(self, kind: object, error: object, tb: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        for pool in (self._pool, self._encoders):
+            if pool is not None:
+                pool.shutdown(wait=kind is None, cancel_futures=True)
+        release_tokenizer()
 
     def run(self, plan: Plan, shards: Sequence[Shard], report: Report) -> list[ShardMarkers]:
         """Markers in the shards' order, whatever the order they were done in."""
-        if self._pool is None:
-            found = []
-            for shard in shards:
-                found.append(run_shard(plan, shard))
-                report("shards", found[-1].speech.counts[0].items_out)
-            return found
-        waiting = {self._pool.submit(run_shard, plan, shard): i for i, shard in enumerate(shards)}
         done: dict[int, ShardMarkers] = {}
-        for future in as_completed(waiting):
-            done[waiting[future]] = future.result()
-            report("shards", done[waiting[future]].speech.counts[0].items_out)
+
+        def finish(i: int, found: ShardMarkers) -> None:
+            done[i] = found
+            report("shards", found.speech.counts[0].items_out)
+
+        if self._pool is None:
+            for i, shard in enumerate(shards):
+                finish(i, run_shard(plan, shard))
+            return [done[i] for i in range(len(shards))]
+        # `run_shard` does what is left to do: after the sound and the tokens, the layouts.
+        steps: list[tuple[ProcessPoolExecutor, Callable[[Plan, Shard], Any]]] = [(self._pool, run_shard)]
+        if self._encoders is not None:
+            steps = [(self._pool, speak_shard), (self._encoders, encode), *steps]
+
+        def begin(i: int, step: int) -> None:
+            pool, work = steps[step]
+            waiting[pool.submit(work, plan, shards[i])] = i, step
+
+        waiting: dict[Future[Any], tuple[int, int]] = {}
+        for i in range(len(shards)):
+            begin(i, 0)
+        while waiting:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                i, step = waiting.pop(future)
+                found = future.result()
+                if step + 1 < len(steps):
+                    begin(i, step + 1)
+                else:
+                    finish(i, found)
         return [done[i] for i in range(len(shards))]
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Workers forked from a server that has imported what they need: torch is loaded once, not once per worker."""
+def process_pool(workers: int, *, on_gpus: bool = False) -> ProcessPoolExecutor:
+    """Workers forked from a server that has imported what they need: torch is loaded once, not once per worker.
+
+    Args:
+        on_gpus: whether each worker has a GPU of its own (the first the first one, and so on): what runs on "cuda"
+            runs there.
+    """
     context = multiprocessing.get_context("forkserver")
     # pyarrow imports pandas, where it is installed, on its first conversion.
     context.set_forkserver_preload(["duplexdata.build", "duplexdata.codecs.mel", "pandas"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    numbers = context.Value("i", 0) if on_gpus else None
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(numbers,))
 
 
-def _start_worker() -> None:
-    """Workers share the machine: each computes on one core. They end with the process that started them."""
+def _start_worker(numbers: Synchronized[int] | None = None) -> None:
+    """Workers share the machine: each computes on one core. They end with the process that started them.
+
+    Args:
+        numbers: the number of the next worker that takes a GPU.
+    """
     import torch
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_owner, daemon=True).start()
+    if numbers is None:
+        return
+    with numbers.get_lock():
+        number = numbers.value
+        numbers.value += 1
+    if (gpus := torch.cuda.device_count()) > 1:
+        torch.cuda.set_device(number % gpus)
 
 
 def _end_with_owner() -> None:

@@ -97,6 +97,7 @@ class Record:
     """A row of `conversations` without its sound; `length` in samples."""
 
     id: str
+    source: str
     source_ids: tuple[str, ...]
     scenario: str
     language: str
@@ -118,11 +119,17 @@ class Late:
     start: int
     end: int
     assistant: Int32
+    more: tuple[Int32, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A row of `codes`."""
+    """A row of `codes`.
+
+    Attributes:
+        user, assistant: of several codebooks the first.
+        more: the others, of the user and of the assistant.
+    """
 
     id: str
     frame_rate: float
@@ -131,6 +138,7 @@ class Tokens:
     user: Int32
     assistant: Int32
     negatives: tuple[Late, ...]
+    more: tuple[tuple[Int32, ...], tuple[Int32, ...]] = ((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +170,7 @@ class Settings:
     Attributes:
         frame: samples per speech token.
         codec, codebook_size: of the speech tokenizer; None and 0 without sound.
-        emitted_again: whether the layouts were made anew, perhaps with other blocks than the conversations.
+        emitted_again: whether the layouts were made anew, with other blocks than the conversations.
     """
 
     timing: TimingConfig
@@ -172,6 +180,7 @@ class Settings:
     codec: str | None
     codebook_size: int
     ids: Ids
+    n_codebooks: int = 1
     emitted_again: bool = False
 
     @property
@@ -196,6 +205,7 @@ def record_of(row: Mapping[str, Any]) -> Record:
     """From plain values. Raises KeyError, TypeError or ValueError where they are not what the schema says."""
     return Record(
         id=row["id"],
+        source=row["source"],
         source_ids=tuple(row["source_ids"]),
         scenario=row["scenario"],
         language=row["language"],
@@ -494,13 +504,18 @@ def check_codes(record: Record, codes: Tokens, settings: Settings) -> Iterator[F
     expected = (settings.codec, SAMPLE_RATE / settings.frame, settings.codebook_size)
     if facts != expected:
         yield Finding("codes-clock", f"codec, frame rate and codebook {facts}, expected {expected}")
-    lists = {"user": codes.user, "assistant": codes.assistant}
-    lists |= {f"negative {i}": n.assistant for i, n in enumerate(codes.negatives)}
-    for name, tokens in lists.items():
-        if len(tokens) != frames:
-            yield Finding("codes-shape", f"{name}: {len(tokens)} tokens, expected {frames}")
-        if len(tokens) and int(tokens.max()) >= codes.codebook_size:
-            yield Finding("codes-shape", f"{name}: token {int(tokens.max())} of a codebook of {codes.codebook_size}")
+    lists = {"user": (codes.user, *codes.more[0]), "assistant": (codes.assistant, *codes.more[1])}
+    lists |= {f"negative {i}": (n.assistant, *n.more) for i, n in enumerate(codes.negatives)}
+    for name, books in lists.items():
+        if len(books) != settings.n_codebooks:
+            yield Finding("codes-shape", f"{name}: {len(books)} codebooks, expected {settings.n_codebooks}")
+        for tokens in books:
+            if len(tokens) != frames:
+                yield Finding("codes-shape", f"{name}: {len(tokens)} tokens, expected {frames}")
+            if len(tokens) and int(tokens.max()) >= codes.codebook_size:
+                yield Finding(
+                    "codes-shape", f"{name}: token {int(tokens.max())} of a codebook of {codes.codebook_size}"
+                )
     if len(codes.negatives) != 1:
         yield Finding("negative", f"{len(codes.negatives)} negatives, expected 1")
     for late in codes.negatives:
@@ -1225,13 +1240,14 @@ def duo_plan(record: Record, said: Sequence[Text], ids: Ids) -> _DuoPlan:
     """The row, utterance by utterance.
 
     What comes in during an answer counts its positions from the answer's start, as the answer itself does, behind
-    what has come in during it before. Behind an answer during which something came in, one position is left out.
+    what has come in during it before. Behind an answer during which something came in, and between
+    two answers in a row, one position is left out.
     """
     plan = _DuoPlan()
     answer: _Running | None = None
     for i, u in enumerate(record.utterances):
         if answer is not None and not (u.is_user and u.start < answer.said.end):
-            answer.end(plan, ids.eos)
+            answer.end(plan, ids.eos, another=not u.is_user)
             answer = None
         if not u.is_user:
             answer = _Running(u, said[i], plan.free)
@@ -1274,11 +1290,11 @@ class _Running:
             plan.add(self.text.ids[self.written : upto].tolist(), 1, self.start + self.written, loss=True)
             self.written = upto
 
-    def end(self, plan: _DuoPlan, eos: int) -> None:
+    def end(self, plan: _DuoPlan, eos: int, *, another: bool = False) -> None:
         self.say(plan, self.said.end + 1)
         if not self.said.cut:
             plan.add([eos], 1, self.start + self.written, loss=True)
-        plan.free += self.heard > 0
+        plan.free += self.heard > 0 or another
 
 
 def tokens_said(u: Said, said: Text, by: int) -> int:
@@ -1303,7 +1319,7 @@ class Sums:
     """What the manifest says of a corpus, counted again. Grows by one record at a time."""
 
     length: int = 0
-    speech: int = 0
+    speech: Counter[str] = field(default_factory=Counter)  # by voice
     replies: int = 0
     anticipatory: int = 0
     counters: dict[str, Counter[str]] = field(
@@ -1321,7 +1337,7 @@ class Sums:
         for i, u in enumerate(record.utterances):
             counters["kinds"][u.kind] += 1
             counters["writers"][u.writer] += 1
-            self.speech += u.end - u.start
+            self.speech[u.voice] += u.end - u.start
             if not u.is_user:
                 self._reply(record, i, settings)
             elif u.kind == "query" and (quiet := quiet_before(record, i)) is not None:
@@ -1354,7 +1370,7 @@ class Sums:
         hour = 3600 * SAMPLE_RATE
         numbers = {
             "hours": self.length / hour,
-            "speech_hours": self.speech / hour,
+            "speech_hours": self.speech.total() / hour,
             "anticipatory_share": self.anticipatory / max(1, self.replies),
         }
         for name, value in numbers.items():
@@ -1368,24 +1384,30 @@ class Sums:
                 )
         timing = stated.get("timing")
         for name, (n, total, least, most) in self.spreads.items():
-            entry = timing.get(name) if isinstance(timing, Mapping) else None
-            found = (
-                [entry.get(key) for key in ("n", "mean_sec", "min_sec", "max_sec")]
-                if isinstance(entry, Mapping)
-                else []
-            )
-            if not found or not all(_close(a, b) for a, b in zip(found, (n, total / n, least, most), strict=True)):
-                yield Finding(
-                    "statistics",
-                    f"timing.{name} is {found}, the rows give {[n, round(total / n, 4), round(least, 4), round(most, 4)]}",
-                )
+            expected = {"n": n, "mean_sec": total / n, "min_sec": least, "max_sec": most}
+            yield from _check_numbers(f"timing.{name}", _part(timing, name), expected)
+        voices = {voice: n / SAMPLE_RATE for voice, n in self.speech.items()}
+        yield from _check_numbers("voices", stated.get("voices"), {"count": len(voices)})
+        yield from _check_numbers("voices.seconds", _part(stated.get("voices"), "seconds"), voices, within=0.01)
+
+
+def _part(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+def _check_numbers(
+    where: str, stated: object, expected: Mapping[str, float], within: float = 1e-4
+) -> Iterator[Finding]:
+    for key, number in expected.items():
+        if not _close(_part(stated, key), number, within):
+            yield Finding("statistics", f"{where}.{key} is {_part(stated, key)}, the rows give {round(number, 4)}")
 
 
 # -- small helpers
 
 
-def _close(found: object, expected: float) -> bool:
-    return isinstance(found, int | float) and abs(found - expected) <= 1e-4
+def _close(found: object, expected: float, within: float = 1e-4) -> bool:
+    return isinstance(found, int | float) and abs(found - expected) <= within
 
 
 def _first_difference(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> int | None:

@@ -81,6 +81,7 @@ class TimingConfig:
     late_delay_sec: Range = (3.0, 5.0)  # negatives: reaction delay [B, section 2.3]
     pause_sec: Range = (0.6, 1.6)  # a silence inside a query, longer than a reply gap at times [ours]
     quiet_after_sec: float = 2.0  # silence kept behind a distractor that nobody answers [ours]
+    tail_sec: float = 1.6  # silence kept behind everything, so that blocks of up to 20 frames fit as well [ours]
     fade_sec: float = 0.01  # a cut reply fades out over this [ours]
 
 
@@ -99,7 +100,18 @@ class CodecConfig:
     checkpoint: str | None = None
     """Folder or hub id of the speech tokenizer's weights, for those that need one."""
     device: str = "auto"
+    """"auto", "cpu", "cuda" (with several GPUs: all of them) or "cuda:N". No part of any fingerprint."""
     precision: str = "fp32"
+    n_codebooks: int | None = None
+    """Codebooks kept, coarse to fine, of a codec that has several; None: as many as is usual (mimi: 8)."""
+
+    def __post_init__(self) -> None:
+        kind, _, number = self.device.partition(":")
+        if self.device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
+            raise ConfigError(f"codec.device is {self.device!r}, expected auto, cpu, cuda or cuda:N")
+        _one_of("codec.precision", self.precision, ("fp32", "tf32", "fp16", "bf16"))
+        if self.n_codebooks is not None:
+            _at_least("codec.n_codebooks", self.n_codebooks, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,26 @@ class ConfigError(DuplexDataError):
 
 
 class SourceError(DuplexDataError):
-    """A source file cannot be read at all, or is of no known shape: names the file, the fields and the fix."""
+    """A source cannot be read at all, or is of no known shape: names the file, the fields and the fix.
+
+    `retryable` says whether the same may work again (a hub that could not be reached).
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class ScriptError(DuplexDataError):
     """A conversation cannot be made from what it was given; `reason` is the key it is counted under."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(reason, detail)  # both: an error that comes out of another process is made again from them
         self.reason = reason
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 class TimelineError(DuplexDataError):

@@ -54,6 +54,9 @@ def build_manifest(
         "fingerprint": plan.config_fingerprint,
         "seed": plan.config.seed,
         "config": as_dict(public_config(plan.config)),
+        "made_by": dict(plan.made_by),
+        # The blocks that conversations were made a whole number of; `config` may be that of a later emission.
+        "scheduled_for": {"n_speech": plan.config.layout.n_speech, "n_text": plan.config.layout.n_text},
         "backends": {
             "synthesizer": plan.synthesizer,
             "speech_tokenizer": _mapping(codec["codec"]) if codec else None,

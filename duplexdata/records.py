@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from duplexdata.conversation import Conversation, Negative, Spoken
 from duplexdata.dialogue import Channel, Kind, Scenario
-from duplexdata.schema import COLUMNS, UTTERANCE
+from duplexdata.schema import COLUMNS, SHAPES, UTTERANCE, codes_shape
 from duplexdata.shards import batches, list_array
 from duplexdata.units import SAMPLE_RATE, to_samples, to_seconds
 from duplexdata.words import word_texts
@@ -164,15 +164,16 @@ def code_columns(
     negatives: Sequence[tuple[Negative, np.ndarray, tuple[int, int]]],
     clock: Mapping[str, object],
 ) -> dict[str, pa.Array | list[Any]]:
-    """Columns of `codes`.
+    """Columns of `codes`, in the shape (`codes_shape`) that the clock's number of codebooks asks for.
 
     Args:
+        user, assistant: tokens of each conversation, (n_frames,), or (n_codebooks, n_frames) of several codebooks.
         negatives: for each conversation its negative, the assistant's tokens in it, and the perturbed utterance's
             start and end there, in samples.
-        clock: `frame_rate`, `codebook_size` and `codec`.
+        clock: `frame_rate`, `codebook_size` and `codec`, and `n_codebooks` where there may be several.
     """
     n = len(ids)
-    of = dict(COLUMNS["codes"])
+    of = dict(SHAPES[codes_shape(cast(int, clock.get("n_codebooks", 1)))])
     element = of["negatives"].value_type
     found = [x for x, _, _ in negatives]
     structs = pa.StructArray.from_arrays(
@@ -181,7 +182,7 @@ def code_columns(
             pa.array([x.utterance for x in found], pa.int32()),
             pa.array([to_seconds(x.positive) for x in found], pa.float64()),
             pa.array([to_seconds(x.negative) for x in found], pa.float64()),
-            list_array([tokens for _, tokens, _ in negatives], element.field("assistant").type),
+            _token_array([tokens for _, tokens, _ in negatives], element.field("assistant").type),
             pa.array([to_seconds(a) for _, _, (a, _) in negatives], pa.float64()),
             pa.array([to_seconds(b) for _, _, (_, b) in negatives], pa.float64()),
         ],
@@ -192,10 +193,17 @@ def code_columns(
         "frame_rate": [clock["frame_rate"]] * n,
         "codebook_size": [clock["codebook_size"]] * n,
         "codec": [clock["codec"]] * n,
-        "user": list_array(user, of["user"]),
-        "assistant": list_array(assistant, of["assistant"]),
+        "user": _token_array(user, of["user"]),
+        "assistant": _token_array(assistant, of["assistant"]),
         "negatives": pa.ListArray.from_arrays(_offsets([1] * n), structs).cast(of["negatives"]),
     }
+
+
+def _token_array(tokens: Sequence[np.ndarray], type_: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(type_.value_type):
+        return list_array(tokens, type_)
+    books = list_array([book for several in tokens for book in several], type_.value_type)
+    return pa.ListArray.from_arrays(_offsets([len(several) for several in tokens]), books).cast(type_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +214,7 @@ class NegativeCodes:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """A row of `codes`: speech tokens, int32, shape (n_frames,) each."""
+    """A row of `codes`: speech tokens, int32, shape (n_frames,) each; of several codebooks the first."""
 
     id: str
     user: np.ndarray
@@ -222,7 +230,7 @@ def read_codes(path: Path, rows: int = 256) -> Iterator[Codes]:
 
 def codes_from(batch: pa.RecordBatch) -> list[Codes]:
     ids = batch.column("id").to_pylist()
-    user, assistant = _lists(batch.column("user")), _lists(batch.column("assistant"))
+    user, assistant = _first_book(batch.column("user")), _first_book(batch.column("assistant"))
     column = batch.column("negatives")
     bounds = column.offsets.to_numpy().tolist()
     structs = column.values
@@ -233,13 +241,20 @@ def codes_from(batch: pa.RecordBatch) -> list[Codes]:
             structs.field("utterance").to_pylist(),
             structs.field("positive_sec").to_pylist(),
             structs.field("negative_sec").to_pylist(),
-            _lists(structs.field("assistant")),
+            _first_book(structs.field("assistant")),
             strict=True,
         )
     ]
     return [
         Codes(ids[i], user[i], assistant[i], tuple(negatives[bounds[i] : bounds[i + 1]])) for i in range(batch.num_rows)
     ]
+
+
+def _first_book(column: pa.ListArray) -> list[np.ndarray]:
+    if not pa.types.is_list(column.type.value_type):
+        return _lists(column)
+    books = _lists(column.values)
+    return [books[first] for first in column.offsets.to_numpy()[:-1].tolist()]
 
 
 def _lists(column: pa.ListArray) -> list[np.ndarray]:

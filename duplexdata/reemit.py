@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from duplexdata.config import Config, LayoutConfig, as_dict, fingerprint
+from duplexdata.config import Config, LayoutConfig, as_dict
 from duplexdata.config_file import load_config
 from duplexdata.dataset import check_target, copy_tokenizer, finish, place
 from duplexdata.errors import DatasetError
 from duplexdata.manifest import read_manifest
 from duplexdata.shards import FileFacts, batches, put_in_place, temporary_name
-from duplexdata.stages.emit import emit_shard
-from duplexdata.stages.work import Counts, Marker, sum_counts
+from duplexdata.stages.emit import Emission, emit_shard
+from duplexdata.stages.plan import dataset_fingerprint
+from duplexdata.stages.work import Marker, sum_counts
 from duplexdata.text.vocabulary import Vocabulary, make_tokenizer
 from duplexdata.units import Grid
 
@@ -105,17 +106,17 @@ def _emit_all(
     config: Config,
     files: dict[str, FileFacts],
     report: Callable[[int], None],
-) -> tuple[list[Counts], Counter[str]]:
-    counts: list[Counts] = []
-    tokens: Counter[str] = Counter()
+) -> list[Emission]:
+    found: list[Emission] = []
     grid = Grid(layout.n_speech, layout.n_text)
+    scheduled = Grid(**old["scheduled_for"])
     for name in sorted(f for f in old["files"] if f.startswith("conversations/")):
         shard = Path(name).name
         codes = dataset / "codes" / shard
         paths = {x: work / x / shard for x in layout.emit}
         emission = emit_shard(
             dataset / name, codes if codes.exists() else None, paths, layout, vocabulary, grid, config.seed,
-            config.shards.row_group_rows,
+            config.shards.row_group_rows, native=grid == scheduled,
         )  # fmt: skip
         for kept in ("conversations", "codes"):
             if f"{kept}/{shard}" in old["files"]:
@@ -123,10 +124,9 @@ def _emit_all(
                 place(dataset / kept / shard, out, kept, Marker("", {shard: facts}), files)
         for x, path in paths.items():
             place(path, out, x, Marker("", {shard: emission.files[x]}), files)
-        counts += emission.counts
-        tokens.update(emission.tokens)
+        found.append(emission)
         report(emission.counts[0].items_in if emission.counts else 0)
-    return counts, tokens
+    return found
 
 
 def _new_manifest(
@@ -134,17 +134,26 @@ def _new_manifest(
     config: Config,
     files: dict[str, FileFacts],
     vocabulary: Vocabulary,
-    emitted: tuple[list[Counts], Counter[str]],
+    emitted: Sequence[Emission],
 ) -> dict[str, Any]:
-    counts, tokens = emitted
+    tokens: Counter[str] = Counter()
+    for emission in emitted:
+        tokens.update(emission.tokens)
+    counts = sum_counts([c for emission in emitted for c in emission.counts])
+    replies = sum(e.replies for e in emitted)
+    share = round(sum(e.anticipatory for e in emitted) / replies, 6) if replies else 0.0
     kept = [s for s in old["stages"] if s["stage"] not in ("sft", "dpo", "tdm", "duo")]
+    # The tokenizer's files are listed with their hashes: that is what it was.
+    made_by = {**old["made_by"], "tokenizer": files["tokenizer/tokenizer.json"].sha256}
     return {
         **old,
         "config": as_dict(config),
-        "fingerprint": fingerprint(old["fingerprint"], config.layout),
+        "made_by": made_by,
+        "fingerprint": dataset_fingerprint(as_dict(config), made_by),
         "vocabulary": vocabulary.facts(),
         "files": {name: asdict(facts) for name, facts in sorted(files.items())},
-        "stages": [*kept, *(asdict(c) for c in sum_counts(counts))],
+        "stages": [*kept, *(asdict(c) for c in counts)],
+        "statistics": {**old["statistics"], "anticipatory_share": share},
         "tokens": dict(sorted(tokens.items())),
     }
 

@@ -108,6 +108,35 @@ COLUMNS: Mapping[str, list[tuple[str, pa.DataType]]] = {
 }
 CONFIGS = tuple(COLUMNS)
 
+_TOKENS = pa.list_(pa.uint16())
+CODES_OF_SEVERAL = "codes of several codebooks"
+"""Not a config, but what the files of `codes` are made to where a codec has more than one codebook."""
+
+
+def codes_shape(n_codebooks: int) -> str:
+    """The name under which the columns of `codes` are found.
+
+    With several codebooks, K lists of n_frames tokens each, coarse to fine, stand where one such list does else.
+    """
+    return "codes" if n_codebooks == 1 else CODES_OF_SEVERAL
+
+
+def _of_several(type_: pa.DataType) -> pa.DataType:
+    if type_ == _TOKENS:
+        return pa.list_(_TOKENS)
+    if pa.types.is_list(type_):
+        return pa.list_(_of_several(type_.value_type))
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _of_several(field.type)) for field in type_])
+    return type_
+
+
+SHAPES: Mapping[str, list[tuple[str, pa.DataType]]] = {
+    **COLUMNS,
+    CODES_OF_SEVERAL: [(name, _of_several(type_)) for name, type_ in COLUMNS["codes"]],
+}
+"""The columns of every config, and of `codes` in its other shape."""
+
 DICTIONARY: Mapping[str, list[str]] = {
     # Leaf paths; a list's own name would be taken silently and leave the column plain (pyarrow's trap).
     "conversations": [
@@ -120,6 +149,12 @@ DICTIONARY: Mapping[str, list[str]] = {
         "user.list.element",
         "assistant.list.element",
         "negatives.list.element.assistant.list.element",
+    ],
+    CODES_OF_SEVERAL: [
+        "codec",
+        "user.list.element.list.element",
+        "assistant.list.element.list.element",
+        "negatives.list.element.assistant.list.element.list.element",
     ],
     # Speech tokens are most of a row, and few distinct values: a dictionary packs them to their entropy.
     "sft": ["scenario", "input_ids.list.element", "labels.list.element"],
@@ -143,7 +178,7 @@ def _leaves(name: str, type_: pa.DataType) -> list[str]:
 COMPRESSION: Mapping[str, Mapping[str, str]] = {
     # FLAC does not compress again.
     config: {leaf: "none" if leaf == "audio.bytes" else "zstd" for c in columns for leaf in _leaves(*c)}
-    for config, columns in COLUMNS.items()
+    for config, columns in SHAPES.items()
 }
 
 
@@ -151,9 +186,10 @@ def arrow_schema(config: str, facts: Mapping[str, object] | None = None) -> pa.S
     """The schema of a config's files.
 
     Args:
+        config: or the name that `codes_shape` gives.
         facts: stored as JSON under the metadata key `duplexdata` (the vocabulary's layout, say).
     """
-    columns = COLUMNS[config]
+    columns = SHAPES[config]
     features = {name: feature(type_) for name, type_ in columns}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     if facts:
@@ -182,16 +218,22 @@ def json_schema(config: str) -> dict[str, object]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"a row of {config}",
-        **_json_type(pa.struct(COLUMNS[config])),
+        **_json_type(pa.struct(COLUMNS[config]), several=config == "codes"),
     }
 
 
-def _json_type(type_: pa.DataType) -> dict[str, object]:
+def _json_type(type_: pa.DataType, *, several: bool = False) -> dict[str, object]:
+    """
+    Args:
+        several: whether speech tokens may as well be those of several codebooks.
+    """
     if pa.types.is_struct(type_):
-        properties = {field.name: _json_type(field.type) for field in type_}
+        properties = {field.name: _json_type(field.type, several=several) for field in type_}
         return {"type": "object", "properties": properties, "additionalProperties": False}
+    if several and type_ == _TOKENS:
+        return {"anyOf": [_json_type(_TOKENS), _json_type(_of_several(_TOKENS))]}
     if pa.types.is_list(type_):
-        return {"type": "array", "items": _json_type(type_.value_type)}
+        return {"type": "array", "items": _json_type(type_.value_type, several=several)}
     if pa.types.is_integer(type_):
         limits = {"uint16": {"minimum": 0, "maximum": 65535}, "int8": {"minimum": 0, "maximum": 1}}
         return {"type": "integer", **limits.get(str(type_), {})}

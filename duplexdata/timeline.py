@@ -316,6 +316,7 @@ def _length(utterances: Sequence[Spoken], negative: Negative, timing: TimingConf
     """Samples of both channels: (B + 1) blocks that hold the positive, the negative and their last text slots."""
     late = negative_spans(utterances, negative)
     end = max(max(u.end for u in utterances), max(b for _, b in late))
+    end += to_samples(timing.tail_sec)
     # the user is heard up to block B - 1 only
     end = max(end, max(u.end for u in utterances if u.channel is Channel.USER) + grid.block_samples)
     quiet = to_samples(timing.quiet_after_sec)

@@ -9,8 +9,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from duplexdata.checks import (
 from duplexdata.config import LayoutConfig, TimingConfig, fingerprint
 from duplexdata.errors import DuplexDataError
 from duplexdata.manifest import FORMAT, NAME
-from duplexdata.schema import CONFIGS, arrow_schema
+from duplexdata.schema import CODES_OF_SEVERAL, CONFIGS, arrow_schema
 from duplexdata.shards import sha256
 from duplexdata.units import SAMPLE_RATE
 
@@ -70,6 +72,7 @@ RULES: Mapping[str, str] = {
     "id-missing": "every conversation is in every config, but for those that sft and dpo drop and count",
     "row-order": "rows come in the order of `conversations`",
     "dropped": "what sft and dpo lack cannot be laid out",
+    "provenance": "a record's source, package and prompt version are the manifest's; all have one configuration",
     "split-sources": "no source dialogue is in train and in test",
     "split-voices": "no user voice is in train and in test",
     # conversations
@@ -194,17 +197,17 @@ def _manifest(dataset: Path) -> tuple[dict[str, Any] | None, list[Violation]]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return None, [Violation(NAME, None, "manifest", f"is of no format that is known, expected {FORMAT}")]
     files = manifest.get("files")
-    well = isinstance(files, dict) and all(
-        isinstance(f, dict)
-        and all(isinstance(f.get(k), t) for k, t in (("rows", int), ("bytes", int), ("sha256", str)))
-        for f in files.values()
-    )
-    if not well:
+    if not isinstance(files, dict) or not all(map(_is_facts, files.values())):
         return None, [Violation(NAME, None, "manifest", "files: expected rows, bytes and sha256 of each")]
     outside = [f for f in files if Path(f).is_absolute() or ".." in Path(f).parts]
     if outside:
         return None, [Violation(NAME, None, "manifest", f"files: {outside[0]} lies outside the dataset")]
     return manifest, []
+
+
+def _is_facts(value: object) -> bool:
+    kinds = {"rows": int, "bytes": int, "sha256": str}
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:
@@ -218,7 +221,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:
     if not isinstance(package, str) or not isinstance(config, dict) or not isinstance(stated, str):
         yield bad("fingerprint", "package, config or fingerprint is missing")
     elif stated != (expected := _fingerprint(manifest)):
-        yield bad("fingerprint", f"is {stated}, its config and package give {expected}")
+        yield bad("fingerprint", f"is {stated}, its config, made_by and package give {expected}")
     for where, text in _strings(manifest):
         if _PATH.match(text):
             yield bad("paths", f"{where} is {text!r}")
@@ -229,11 +232,16 @@ def _check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:
 
 
 def _fingerprint(manifest: Mapping[str, Any]) -> str:
-    """Of the configuration; layouts that were emitted again have their own on top of the first one's."""
-    config, package = manifest["config"], manifest["package"].split()
-    if "emitted_from" in manifest:
-        return fingerprint(manifest["emitted_from"], config.get("layout"))
-    return fingerprint(config, package[-1] if package else "")
+    """Of a dataset: from its configuration, what made it, and the package's version."""
+    package = manifest["package"].split()
+    return fingerprint(manifest["config"], manifest.get("made_by", {}), package[-1] if package else "")
+
+
+def _record_fingerprint(config: Mapping[str, Any]) -> str:
+    """Of what records are made from; stands in each of them. Their blocks are part of it, no other layout is."""
+    parts = [*config["sources"], *(config[name] for name in ("text", "mix", "timing", "speech"))]
+    grid = [config["layout"]["n_speech"], config["layout"]["n_text"]]
+    return fingerprint(parts, [config["seed"], config["conversations"], config["shards"], grid])
 
 
 def _check_counts(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -247,7 +255,8 @@ def _check_counts(manifest: Mapping[str, Any]) -> Iterator[str]:
     configs = {"conversations": "speech", "codes": "codes", **{c: c for c in ("sft", "dpo", "tdm", "duo")}}
     for config, stage in configs.items():
         if rows[config] and (stage not in stages or stages[stage]["items_out"] != rows[config]):
-            yield f"{stage}: {stages[stage]['items_out'] if stage in stages else None} out, {config} has {rows[config]} rows"
+            out = stages[stage]["items_out"] if stage in stages else None
+            yield f"{stage}: {out} out, {config} has {rows[config]} rows"
     before = {
         "dialogues": "sources",
         "speech": "scripts",
@@ -399,11 +408,11 @@ def _settings(manifest: Mapping[str, Any]) -> tuple[Settings | None, list[Violat
             frame=int(SAMPLE_RATE / Fraction(clock["frame_rate"])) if clock else 1280,
             codec=str(clock["codec"]) if clock else None,
             codebook_size=int(clock["codebook_size"]) if clock else 0,
+            n_codebooks=int(clock.get("n_codebooks", 1)) if clock else 1,
             ids=Ids(
                 **{name: int(vocabulary["state_tokens"][name]) for name in _STATES},
                 speech_offset=int(vocabulary["speech_offset"]),
             ),
-            emitted_again="emitted_from" in manifest,
         )
         if settings.block <= 0 or settings.layout.n_text < 1 or not math.isfinite(settings.level_dbfs):
             raise ValueError(f"N, M and the frame are {settings.layout}, {settings.frame}")
@@ -434,7 +443,9 @@ def _check_schema(dataset: Path, name: str, manifest: Mapping[str, Any]) -> Iter
         return
     if rows != manifest["files"][name]["rows"]:
         yield Violation(name, None, "rows", f"{rows} rows, expected {manifest['files'][name]['rows']}")
-    expected = arrow_schema(config)
+    clock = manifest.get("clock")
+    several = config == "codes" and isinstance(clock, dict) and clock.get("n_codebooks", 1) != 1
+    expected = arrow_schema(CODES_OF_SEVERAL if several else config)
     for field_ in expected:
         found = schema.field(field_.name).type if field_.name in schema.names else None
         if found != field_.type:
@@ -474,30 +485,36 @@ class _Damaged(Exception):
 Row = dict[str, Any]
 
 
-class _File:
-    """A file's rows, some at a time, each a mapping of plain values; lists of numbers are arrays."""
+class _Batches:
+    """A file's rows, some at a time."""
 
     def __init__(self, dataset: Path, name: str) -> None:
         self.name, self._path = name, dataset / name
-        self.ids = self._ids()
-        self.unread = iter(self._rows())
-        self._next: tuple[int, Row] | None = None
 
-    def _batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def of(self, columns: Sequence[str] | None, rows: int) -> Iterator[pa.RecordBatch]:
+        """Raises _Damaged where the file cannot be read (on)."""
         try:
             with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
-                for batch in file.iter_batches(batch_size=_BATCH if columns is None else 4096, columns=columns):
+                for batch in file.iter_batches(batch_size=rows, columns=columns):
                     batch.validate(full=True)
                     yield batch
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             raise _Damaged(Violation(self.name, None, "readable", f"cannot be read: {_first_line(error)}")) from error
 
-    def _ids(self) -> list[str | None]:
-        return [i for batch in self._batches(["id"]) for i in batch.column(0).to_pylist()]
+
+class _File:
+    """The rows of a file, each a mapping of plain values; lists of numbers are arrays."""
+
+    def __init__(self, dataset: Path, name: str) -> None:
+        self.name, self._batches = name, _Batches(dataset, name)
+        self.ids: list[str | None] = [i for b in self._batches.of(["id"], 4096) for i in b.column(0).to_pylist()]
+        self.known = frozenset(self.ids)
+        self.unread = iter(self._rows())
+        self._next: tuple[int, Row] | None = None
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         at = 0
-        for batch in self._batches():
+        for batch in self._batches.of(None, _BATCH):
             columns = [_values(c) for c in batch.columns]
             for values in zip(*columns, strict=True):
                 yield at, dict(zip(batch.schema.names, values, strict=True))
@@ -525,7 +542,7 @@ def _values(column: pa.Array) -> list[Any]:
         flat = column.flatten().to_numpy(zero_copy_only=False)
         edges = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))]).astype(np.int64)
         flat = flat if flat.dtype == np.int8 else flat.astype(np.int32)
-        return [flat[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [flat[a:b] for a, b in pairwise(edges.tolist())]
     return list(column.to_pylist())
 
 
@@ -557,6 +574,7 @@ class _Seen:
     voices: dict[str, set[str]] = field(default_factory=lambda: {"train": set(), "test": set()})
     sums: Sums = field(default_factory=Sums)
     tokens: Counter[str] = field(default_factory=Counter)
+    made_with: str | None = None
     damaged: bool = False
 
 
@@ -570,11 +588,12 @@ class _Audit:
     def __init__(
         self, dataset: Path, manifest: Mapping[str, Any], settings: Settings, tokenizer: Tokenizer, said: Report
     ) -> None:
-        self._dataset, self._manifest, self._settings, self._said = dataset, manifest, settings, said
+        self._dataset, self._manifest, self._said = dataset, manifest, said
+        self._settings = replace(settings, emitted_again=_is_emitted_again(dataset, manifest))
         self._tokenizer = tokenizer
         self._seen = _Seen()
         self._sound = manifest["config"]["speech"]["backend"] != "nominal"
-        self._encode = _codec(manifest, settings) if self._sound else None
+        self._encode = _codec(manifest, self._settings) if self._sound else None
         self._configs = [c for c in CONFIGS if any(f.startswith(f"{c}/") for f in manifest["files"])]
 
     def run(self) -> Iterator[Violation]:
@@ -585,6 +604,11 @@ class _Audit:
         if self._seen.damaged:
             return  # sums over what could be read would say nothing
         sums = [*self._seen.sums.check(self._manifest["statistics"])]
+        licences = sorted(self._seen.sums.counters["licences"])
+        if self._manifest.get("licences") != licences:
+            sums.append(
+                Finding("statistics", f"licences is {self._manifest.get('licences')}, the rows have {licences}")
+            )
         if "sft" in self._configs and dict(self._seen.tokens) != self._manifest["tokens"]:
             sums.append(
                 Finding("statistics", f"tokens is {self._manifest['tokens']}, sft has {dict(self._seen.tokens)}")
@@ -653,18 +677,20 @@ class _Audit:
         """Some conversations with their rows in every other config."""
         whole: list[tuple[Row, Record]] = []
         for n, row in rows:
-            record, found = _record(row)
-            yield from (Violation(file.name, row["id"] or n, f.rule, f.detail) for f in found)
+            record, problem = _record(row)
+            if problem is not None:
+                self._seen.damaged = True
+                yield Violation(file.name, row["id"] or n, problem.rule, problem.detail)
             if record is not None:
                 whole.append((row, record))
-        tokens = self._tokens([r for _, r in whole])
+        texts = self._tokens([r for _, r in whole])
         sounds = [self._decoded(row) for row, _ in whole]
         encoded = iter(self._encoded([s for s in sounds if isinstance(s, np.ndarray)]))
-        for (_, record), texts, sound in zip(whole, tokens, sounds, strict=True):
+        for (_, record), tokens, sound in zip(whole, texts, sounds, strict=True):
             speech = next(encoded) if isinstance(sound, np.ndarray) else None
             yield from self._splits(name, file.name, record)
-            found = _guarded(lambda r=record, s=sound: self._check_conversation(r, s))
-            yield from (Violation(file.name, record.id, f.rule, f.detail) for f in found)
+            yield from self._provenance(file.name, record)
+            yield from _reported(file.name, record.id, partial(self._check_conversation, record, sound))
             joined: dict[str, Row | None] = {}
             for config, other in files.items():
                 try:
@@ -673,10 +699,9 @@ class _Audit:
                     self._seen.damaged = True
                     joined[config], other.unread = None, iter(())
                     yield damaged.violation
-            views = _Views(self._settings, record, texts, speech, joined, self._decode)
-            for config in files:
-                found = _guarded(lambda v=views, c=config: v.check(c, record.id in files[c].ids))
-                yield from (Violation(files[config].name, record.id, f.rule, f.detail) for f in found)
+            views = _Views(self._settings, record, tokens, speech, joined, self._decode)
+            for config, other in files.items():
+                yield from _reported(other.name, record.id, partial(views.check, config, record.id in other.known))
             self._add(record, views)
 
     def _add(self, record: Record, views: _Views) -> None:
@@ -713,6 +738,21 @@ class _Audit:
                 yield Violation(file, record.id, "split-voices", f"the user's voice {voice} is in {other} too")
             self._seen.voices[split].add(voice)
 
+    def _provenance(self, file: str, record: Record) -> Iterator[Violation]:
+        stated = record.provenance
+        backends = self._manifest.get("backends")
+        prompts = backends.get("prompt_version") if isinstance(backends, dict) else None
+        self._seen.made_with = self._seen.made_with or stated["config"]
+        for what, found, expected in (
+            ("package", f"duplexdata {stated['package']}", self._manifest.get("package")),
+            ("prompt_version", stated["prompt_version"], prompts),
+            ("config", stated["config"], self._seen.made_with),
+        ):
+            if found != expected:
+                yield Violation(file, record.id, "provenance", f"{what} is {found!r}, expected {expected!r}")
+        if not record.source_ids or not record.source_ids[0].startswith(f"{record.source}/"):
+            yield Violation(file, record.id, "provenance", f"source {record.source!r} of {record.source_ids[:1]}")
+
     # -- text and sound
 
     def _tokens(self, records: Sequence[Record]) -> list[tuple[list[Text], list[Text]]]:
@@ -748,6 +788,20 @@ class _Audit:
         return list(zip(tokens[::2], tokens[1::2], strict=True))
 
 
+def _is_emitted_again(dataset: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether the records were made for blocks other than the layouts': they say what they were made with."""
+    expected = _record_fingerprint(manifest["config"])
+    for name in sorted(manifest["files"]):
+        try:
+            if name.startswith("conversations/"):
+                for batch in _Batches(dataset, name).of(["provenance"], 1):
+                    stated = batch.column("provenance")[0].as_py()
+                    return isinstance(stated, dict) and stated.get("config") != expected
+        except _Damaged:
+            continue  # it is reported when it is read
+    return False
+
+
 def _codec(manifest: Mapping[str, Any], settings: Settings) -> Callable[[Sequence[Int16]], list[checks.Int32]] | None:
     """The embedded codec, where the dataset's tokens are its."""
     if settings.codec != _CODEC:
@@ -777,21 +831,23 @@ def _grouped(rows: Iterator[tuple[int, Row]], n: int) -> Iterator[list[tuple[int
         yield group
 
 
-def _record(row: Row) -> tuple[Record | None, list[Finding]]:
+def _record(row: Row) -> tuple[Record | None, Finding | None]:
     if _lacks({k: v for k, v in row.items() if k != "audio"}):
-        return None, [Finding("null", "a value is missing")]
+        return None, Finding("null", "a value is missing")
     try:
-        return checks.record_of(row), []
+        return checks.record_of(row), None
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        return None, [Finding("malformed", f"{type(error).__name__}: {_first_line(error)}")]
+        return None, Finding("malformed", f"{type(error).__name__}: {_first_line(error)}")
 
 
-def _guarded(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Whatever a damaged row does to a check is one more finding."""
+def _reported(file: str, row: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Violation]:
+    """What a check of one row finds. Whatever a damaged row does to the check is one more finding."""
     try:
-        yield from check()
+        for f in check():
+            yield Violation(file, row, f.rule, f.detail)
     except Exception as error:
-        yield Finding("malformed", f"cannot be checked further ({type(error).__name__}: {_first_line(error)})")
+        detail = f"cannot be checked further ({type(error).__name__}: {_first_line(error)})"
+        yield Violation(file, row, "malformed", detail)
 
 
 class _Views:
@@ -924,13 +980,29 @@ def _codes(row: Row) -> checks.Tokens:
             checks.samples_of(n["negative_sec"]),
             checks.samples_of(n["start"]),
             checks.samples_of(n["end"]),
-            np.array(n["assistant"], np.int32),
+            *_books(n["assistant"]),
         )
         for n in row["negatives"]
     )
+    user, assistant = _books(row["user"]), _books(row["assistant"])
     return checks.Tokens(
-        row["id"], row["frame_rate"], row["codebook_size"], row["codec"], row["user"], row["assistant"], negatives
+        row["id"],
+        row["frame_rate"],
+        row["codebook_size"],
+        row["codec"],
+        user[0],
+        assistant[0],
+        negatives,
+        (user[1], assistant[1]),
     )
+
+
+def _books(tokens: Any) -> tuple[checks.Int32, tuple[checks.Int32, ...]]:
+    """The first codebook's tokens, and the others'."""
+    if len(tokens) and isinstance(tokens[0], list):
+        first, *others = (np.array(book, np.int32) for book in tokens)
+        return first, tuple(others)
+    return np.asarray(tokens, np.int32), ()
 
 
 def _interleaved(row: Row, prefix: str) -> Interleaved:

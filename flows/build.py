@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import wraps
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Lock
@@ -71,6 +71,7 @@ def run_name() -> str:
     return f"{Path(given['out']).name}: {config.conversations} conversations, {fingerprint}"
 
 
+Futures = list[PrefectFuture[None]]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
@@ -96,7 +97,7 @@ def build(
 
     Returns: the dataset's path.
     """
-    folder = Path(out).resolve()
+    folder = Path(out).expanduser().resolve()
     resolved = settings(config, source, conversations, seed)
     check_target(folder)
     check_backends(resolved)
@@ -107,16 +108,11 @@ def build(
 
     shards = shards_of(resolved)
     with ThreadPoolTaskRunner(max_workers=workers) as threads, Processes(min(workers, len(shards))):
-        each = partial(submit, threads, plan, shards)
         well(read_sources(plan, return_state=True))
-        written = each(scripts)
-        if not resolved.has_sound:
-            spoken = each(speech, after=written)
-        elif fused(resolved):
-            spoken = each(speech_and_codes, after=written)
-        else:
-            spoken = each(codes, after=each(speech, after=written))
-        follow(written, spoken, each(emit, after=spoken))
+        done: list[Futures] = []
+        for work in stages_of(resolved):
+            done.append(submit(threads, work, plan, shards, after=done[-1] if done else None))
+        follow(done)
         well(put_together(plan, shards, folder, return_state=True))
     describe(folder)
     return str(folder)
@@ -125,6 +121,15 @@ def build(
 def settings(config: str | None, source: Sequence[str] | None, conversations: int | None, seed: int | None) -> Config:
     overrides = {"sources": sources_override(source), "conversations": conversations, "seed": seed}
     return load_config(config, overrides)
+
+
+def stages_of(config: Config) -> list[Task[[Plan, Shard], None]]:
+    """What is done with each shard between the sources and the dataset."""
+    if not config.has_sound:
+        return [scripts, speech, emit]
+    if fused(config):
+        return [scripts, speech_and_codes, emit]
+    return [scripts, speech, codes, emit]
 
 
 # -- where stages run
@@ -180,7 +185,7 @@ def may_pass(_task: object, _run: object, state: State[Any]) -> bool:
     error = state.data
     if isinstance(error, DuplexDataError):
         return getattr(error, "retryable", False)
-    return isinstance(error, BrokenProcessPool | OSError)
+    return isinstance(error, BrokenProcessPool | ConnectionError | TimeoutError)
 
 
 def stage(name: str, run_name: str) -> Callable[[Callable[P, None]], Task[P, None]]:
@@ -238,15 +243,12 @@ def put_together(plan: Plan, shards: list[Shard], folder: Path) -> None:
 # -- what the flow tells
 
 
-Futures = list[PrefectFuture[None]]
-
-
 def submit(
     threads: ThreadPoolTaskRunner[Any],
+    work: Task[[Plan, Shard], None],
     plan: Plan,
     shards: Sequence[Shard],
-    work: Task[[Plan, Shard], None],
-    after: Futures | None = None,
+    after: Futures | None,
 ) -> Futures:
     """A task per shard, each to begin when the shard's own task in `after` has ended well."""
     return [
@@ -261,7 +263,7 @@ def well(ended: State[Any]) -> None:
         ended.result()
 
 
-def follow(*stages: Futures) -> None:
+def follow(stages: Sequence[Futures]) -> None:
     """Show progress until all tasks are done. Raises the error of the first that failed."""
     futures = [future for futures in stages for future in futures]
     bar = create_progress_artifact(0.0, key="build-progress", description="Shards and stages done")
@@ -286,7 +288,3 @@ def describe(folder: Path) -> None:
         key="build-dataset",
         description="How to load the dataset",
     )
-
-
-if __name__ == "__main__":
-    build()

@@ -600,21 +600,22 @@ def test_rules_are_named() -> None:
     assert set(DAMAGES) <= set(RULES)
 
 
-@pytest.mark.parametrize("change", ["hours", "kinds", "timing"])
+@pytest.mark.parametrize("change", ["hours", "kinds", "timing", "voices"])
 def test_sums_that_are_not_those_of_the_rows_are_found(bundles: list[Bundle], small_dataset: Path, change: str) -> None:
     sums = checks.Sums()
     for b in bundles:
         sums.add(b.record, b.settings)
     stated = {
         "hours": round(sums.length / SAMPLE_RATE / 3600, 4),
-        "speech_hours": round(sums.speech / SAMPLE_RATE / 3600, 4),
+        "speech_hours": round(sums.speech.total() / SAMPLE_RATE / 3600, 4),
         "anticipatory_share": 0.0,
         **{name: dict(c) for name, c in sums.counters.items()},
         "timing": {
             name: {"n": n, "mean_sec": total / n, "min_sec": least, "max_sec": most}
             for name, (n, total, least, most) in sums.spreads.items()
         },
+        "voices": {"count": len(sums.speech), "seconds": {v: n / SAMPLE_RATE for v, n in sums.speech.items()}},
     }
     assert list(sums.check(stated)) == []
-    stated[change] = {"hours": 1.0, "kinds": {"reply": 1}, "timing": {}}[change]
+    stated[change] = {"hours": 1.0, "kinds": {"reply": 1}, "timing": {}, "voices": {}}[change]
     assert {f.rule for f in sums.check(stated)} == {"statistics"}

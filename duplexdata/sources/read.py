@@ -311,7 +311,8 @@ def _from_hub(spec: SourceSpec, name: str, config: str | None) -> Iterator[Dialo
         raise SourceError(
             f"{spec.path}: there is no such file or folder, and Hugging Face did not give it as a dataset"
             f" (split {spec.split!r}): {type(error).__name__}: {str(error)[:300]}. Check the name and the"
-            " split; without a network give the path of a downloaded .jsonl or .parquet file"
+            " split; without a network give the path of a downloaded .jsonl or .parquet file",
+            retryable=isinstance(error, OSError) and not isinstance(error, FileNotFoundError),
         ) from error
 
 

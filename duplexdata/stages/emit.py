@@ -14,7 +14,7 @@ import numpy as np
 from duplexdata.config import LayoutConfig
 from duplexdata.conversation import Conversation, negative_spans
 from duplexdata.dialogue import Channel
-from duplexdata.errors import ScriptError, ShardError
+from duplexdata.errors import ScriptError, ShardError, TimelineError
 from duplexdata.layouts import duo, interleaved, tdm
 from duplexdata.records import Codes, read_codes, read_conversations
 from duplexdata.rng import rng_for
@@ -23,10 +23,13 @@ from duplexdata.shards import FileFacts, ShardWriter, list_array
 from duplexdata.stages.work import Counts
 from duplexdata.text.types import Encoded
 from duplexdata.text.vocabulary import Vocabulary
+from duplexdata.timeline import anticipatory
 from duplexdata.units import Grid, to_samples, to_seconds
 from duplexdata.windows import windows
 
 _WINDOW = 64
+NO_ROOM = "no_room"
+"""Counted for conversations that do not fit into blocks other than those they were scheduled for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,15 @@ class Emission:
     Attributes:
         files: by layout.
         tokens: sums over the interleaved rows, by class: "user", "assistant", "text", "state".
+        replies, anticipatory: how many there are, and how many of them start too early for this grid to have heard
+            their query.
     """
 
     files: Mapping[str, FileFacts]
     counts: tuple[Counts, ...]
     tokens: Mapping[str, int]
+    replies: int
+    anticipatory: int
 
 
 @dataclass(slots=True)
@@ -57,8 +64,11 @@ class _Rows:
 class Emitter:
     """Turns conversations into rows of the layouts asked for. Holds no state but the vocabulary."""
 
-    def __init__(self, layout: LayoutConfig, vocabulary: Vocabulary, grid: Grid, seed: int) -> None:
+    def __init__(
+        self, layout: LayoutConfig, vocabulary: Vocabulary, grid: Grid, seed: int, *, native: bool = True
+    ) -> None:
         self._layout, self._vocabulary, self._grid, self._seed = layout, vocabulary, grid, seed
+        self._native = native
 
     def rows(
         self, pairs: Sequence[tuple[Conversation, Codes | None]]
@@ -73,10 +83,11 @@ class Emitter:
             if codes is not None and ("sft" in found or "dpo" in found):
                 try:
                     self._interleaved(conversation, codes, texts, found, tokens)
-                except ScriptError as error:
+                except (ScriptError, TimelineError) as error:
+                    reason = self._reason(error)
                     for name in ("sft", "dpo"):
                         if name in dropped:
-                            dropped[name][error.reason] += 1
+                            dropped[name][reason] += 1
             if "tdm" in found:
                 found["tdm"].add(
                     id=conversation.id,
@@ -95,6 +106,14 @@ class Emitter:
                     position=row.position,
                 )
         return found, dropped, tokens
+
+    def _reason(self, error: ScriptError | TimelineError) -> str:
+        """What a conversation that cannot be laid out is counted under. A bug of the schedule is raised."""
+        if isinstance(error, ScriptError) and error.reason != NO_ROOM:
+            return error.reason
+        if self._native:
+            raise error
+        return NO_ROOM
 
     def messages(self, conversation: Conversation, texts: Sequence[Encoded]) -> list[tdm.Message]:
         layout = self._layout
@@ -138,7 +157,7 @@ class Emitter:
         spans = [(u.start, u.end) for u in conversation.utterances]
         end = max(b for _, b in spans)
         if n_blocks < 1 or end > (n_blocks + 1) * grid.block_samples:
-            raise ScriptError("no_room", f"{conversation.id}: ends behind its last whole block of {grid.n_speech}")
+            raise ScriptError(NO_ROOM, f"{conversation.id}: ends behind its last whole block of {grid.n_speech}")
         z, used = interleaved.text_channel(
             conversation.utterances, spans, words, n_blocks, grid, state, causal=causal, where=conversation.id
         )
@@ -148,7 +167,7 @@ class Emitter:
         for item in codes.negatives if "dpo" in found else ():
             late = negative_spans(conversation.utterances, item.negative)
             if max(b for _, b in late) > (n_blocks + 1) * grid.block_samples:
-                raise ScriptError("no_room", f"{conversation.id}: its negative ends behind its last whole block")
+                raise ScriptError(NO_ROOM, f"{conversation.id}: its negative ends behind its last whole block")
             late_z, _ = interleaved.text_channel(
                 conversation.utterances, late, words, n_blocks, grid, state, causal=causal,
                 where=f"{conversation.id} (negative)", kept=used,
@@ -193,19 +212,22 @@ def emit_shard(
     grid: Grid,
     seed: int,
     row_group_rows: int,
+    *,
+    native: bool = True,
 ) -> Emission:
     """Write a shard's layouts.
 
     Args:
         codes: None for a dataset without sound.
         paths: of the file of each layout in `layout.emit`.
+        native: whether the conversations were scheduled for this grid. On another one some do not fit: counted.
 
     Raises: ShardError: records and codes are not of the same conversations.
     """
-    emitter = Emitter(layout, vocabulary, grid, seed)
+    emitter = Emitter(layout, vocabulary, grid, seed, native=native)
     dropped: dict[str, Counter[str]] = {name: Counter() for name in layout.emit}
     tokens: Counter[str] = Counter()
-    seen = 0
+    seen = replies = early = 0
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(
@@ -216,6 +238,8 @@ def emit_shard(
         for pairs in windows(_paired(conversations, codes), _WINDOW):
             rows, lost, counted = emitter.rows(pairs)
             seen += len(pairs)
+            replies += sum(u.channel is Channel.ASSISTANT for c, _ in pairs for u in c.utterances)
+            early += sum(anticipatory(c, grid) for c, _ in pairs)
             tokens.update(counted)
             for name, writer in writers.items():
                 dropped[name].update(lost[name])
@@ -225,7 +249,7 @@ def emit_shard(
     counts = tuple(
         Counts(name, seen, seen - dropped[name].total(), dict(sorted(dropped[name].items()))) for name in layout.emit
     )
-    return Emission(files, counts, dict(sorted(tokens.items())))
+    return Emission(files, counts, dict(sorted(tokens.items())), replies, early)
 
 
 def _paired(conversations: Path, codes: Path | None) -> Iterator[tuple[Conversation, Codes | None]]:

@@ -2,26 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from duplexdata.backends import make_speech_tokenizer
-from duplexdata.codecs.base import SpeechTokenizer
-from duplexdata.conversation import negative_spans
-from duplexdata.errors import CodecError
+from duplexdata.backends import device_count, make_speech_tokenizer
+from duplexdata.codecs.base import Int16, SpeechTokenizer
+from duplexdata.config import CodecConfig, Config
+from duplexdata.conversation import Conversation, Negative, Span, negative_spans
+from duplexdata.errors import CodecError, ShardError
 from duplexdata.records import code_columns
+from duplexdata.schema import codes_shape
 from duplexdata.shards import ShardWriter
-from duplexdata.stages.plan import Plan
-from duplexdata.stages.speak import Rendered, is_spoken, reading, speaking
+from duplexdata.stages.plan import Plan, codec_identity
+from duplexdata.stages.speak import Rendered, conversations_path, is_spoken, reading, speaking
 from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
 from duplexdata.units import SAMPLE_RATE, Grid
-from duplexdata.windows import windows
 
+T = TypeVar("T")
 Tokens = np.ndarray
-_WINDOW = 16
-"""Conversations encoded at a time."""
+FRAMES = 16_384
+"""Frames after which a window of conversations is full: 22 minutes of sound in all channels, 42 MB."""
+MOST_FRAMES = 131_072
+"""The same on a GPU, where the first window is as small and each is twice the one before: two full batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Conversations to be encoded at a time: their sound, ready to be handed to the tokenizer.
+
+    Attributes:
+        clips: int16; of each conversation the user's and the assistant's channel, then of each the part of the
+            assistant's channel in which its negative may have other tokens.
+        stretches: first frame of that part, and the one behind its last.
+    """
+
+    conversations: tuple[Conversation, ...]
+    negatives: tuple[Negative, ...]
+    clips: list[Int16]
+    stretches: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, rows: Iterable[Rendered], frame: int, context: int | None) -> Window:
+        """
+        Args:
+            frame: samples per token.
+            context: the tokenizer's `context_samples`. One that hears only its own frames encodes of a negative
+                just what differs.
+        """
+        rows = tuple(rows)
+        stretches = [_stretch(r, frame, context) for r in rows]
+        clips = []
+        for r in rows:
+            assert r.audio is not None
+            clips += [np.ascontiguousarray(r.audio[:, 1]), np.ascontiguousarray(r.audio[:, 0])]
+        clips += [r.negative_channel(a * frame, b * frame) for r, (a, b) in zip(rows, stretches, strict=True)]
+        return cls(tuple(r.conversation for r in rows), tuple(r.negative for r in rows), clips, stretches)
+
+    @property
+    def late_spans(self) -> list[Span]:
+        """Of each conversation, when its negative's perturbed utterance sounds."""
+        return [
+            negative_spans(c.utterances, n)[n.utterance]
+            for c, n in zip(self.conversations, self.negatives, strict=True)
+        ]
 
 
 def codes_path(plan: Plan, shard: Shard) -> Path:
@@ -29,8 +80,13 @@ def codes_path(plan: Plan, shard: Shard) -> Path:
 
 
 def encode(plan: Plan, shard: Shard) -> Marker:
-    """The stage by itself: reads what `speak` wrote."""
-    return is_encoded(plan, shard) or _encode(plan, shard, reading(plan, shard))
+    """The stage by itself: reads what `speak` wrote. One thread reads ahead, another writes what is done."""
+    if found := is_encoded(plan, shard):
+        return found
+    tokenizer = tokenizer_of(plan.config)
+    most = MOST_FRAMES if device_count(plan.config.codec) else FRAMES
+    with ahead(windows_of(_read(plan, shard), tokenizer, most)) as windows:
+        return _encode(plan, shard, tokenizer, windows, behind())
 
 
 def speak_and_encode(plan: Plan, shard: Shard) -> tuple[Marker, Marker]:
@@ -39,12 +95,109 @@ def speak_and_encode(plan: Plan, shard: Shard) -> tuple[Marker, Marker]:
     encoded = is_encoded(plan, shard)
     if spoken is None:
         stream = speaking(plan, shard)
-        encoded = _encode(plan, shard, stream)
+        tokenizer = tokenizer_of(plan.config)
+        encoded = _encode(plan, shard, tokenizer, windows_of(stream, tokenizer, FRAMES), at_once())
         for _ in stream:  # `_encode` has read it to its end: the marker is written
             raise AssertionError("conversations left over")
         spoken = is_spoken(plan, shard)
         assert spoken is not None
     return spoken, encoded or encode(plan, shard)
+
+
+def _read(plan: Plan, shard: Shard) -> Iterator[Rendered]:
+    try:
+        yield from reading(plan, shard)
+    except ValueError as error:
+        path = conversations_path(plan, shard)
+        raise ShardError(f"{path}: its sound cannot be read ({error}); remove it and run the build again") from error
+
+
+def tokenizer_of(config: Config) -> SpeechTokenizer:
+    """The codec, loaded once for all shards that a process encodes one after the other."""
+    return _loaded(config.codec, codec_identity(config))
+
+
+@lru_cache(maxsize=1)
+def _loaded(codec: CodecConfig, identity: str) -> SpeechTokenizer:
+    return make_speech_tokenizer(codec)
+
+
+def release_tokenizer() -> None:
+    """Give back the memory of the codec that `tokenizer_of` has kept."""
+    _loaded.cache_clear()
+
+
+# -- what overlaps
+
+
+@contextmanager
+def ahead(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """The items, each made by a thread of its own while the one before is in use; never more than one ahead.
+
+    An error in making an item is raised where that item would have come. Nothing goes on after the context.
+    """
+    end = object()
+    with ThreadPoolExecutor(1, "reading") as thread:
+        pending: deque[Future[T | object]] = deque([thread.submit(next, items, end)])
+
+        def found() -> Iterator[T]:
+            while (item := pending.popleft().result()) is not end:
+                pending.append(thread.submit(next, items, end))
+                yield item  # type: ignore[misc]
+
+        try:
+            yield found()
+        finally:
+            for future in pending:
+                future.cancel()
+            thread.shutdown(wait=True)
+            if isinstance(items, Generator):
+                items.close()
+
+
+@contextmanager
+def behind() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Calls made by a thread of its own, in order; each waits for the one before, whose error it then raises."""
+    last: Future[None] | None = None
+
+    def call(what: Callable[[], None]) -> None:
+        nonlocal last
+        if last is not None:
+            last.result()
+        last = thread.submit(what)
+
+    with ThreadPoolExecutor(1, "writing") as thread:
+        yield call
+        if last is not None:
+            last.result()
+
+
+@contextmanager
+def at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Like `behind`, without a thread."""
+    yield lambda what: what()
+
+
+def windows_of(stream: Iterable[Rendered], tokenizer: SpeechTokenizer, most: int) -> Iterator[Window]:
+    """Windows of at least `FRAMES` frames in all channels, the last one excepted; later ones larger, up to `most`.
+
+    Tokens do not depend on windows, nor on the order of clips in them (tokenizers put alike lengths together).
+    """
+    frame = int(SAMPLE_RATE / tokenizer.frame_rate)
+    waiting: list[Rendered] = []
+    frames, full = 0, FRAMES
+    for row in stream:
+        waiting.append(row)
+        frames += 3 * (row.conversation.n_samples // frame)
+        if frames >= full:
+            yield Window.of(waiting, frame, tokenizer.context_samples)
+            waiting = []
+            frames, full = 0, min(2 * full, most)
+    if waiting:
+        yield Window.of(waiting, frame, tokenizer.context_samples)
+
+
+# -- the stage
 
 
 def is_encoded(plan: Plan, shard: Shard) -> Marker | None:
@@ -55,28 +208,38 @@ def _marker_path(plan: Plan, shard: Shard) -> Path:
     return plan.stage_folder("codes") / f"{shard.name}.done.json"
 
 
-def _encode(plan: Plan, shard: Shard, stream: Iterable[Rendered]) -> Marker:
-    tokenizer = make_speech_tokenizer(plan.config.codec)
+def _encode(
+    plan: Plan,
+    shard: Shard,
+    tokenizer: SpeechTokenizer,
+    windows: Iterable[Window],
+    writing: AbstractContextManager[Callable[[Callable[[], None]], None]],
+) -> Marker:
     clock = clock_of(tokenizer)
     path = codes_path(plan, shard)
+    shape = codes_shape(tokenizer.n_codebooks)
     frames = 0
-    with ShardWriter(path, "codes", row_group_rows=plan.config.shards.row_group_rows, facts=clock) as writer:
-        for rows in windows(stream, _WINDOW):
-            user, assistant, negative = encode_window(rows, tokenizer)
-            negatives = [
-                (
-                    r.negative,
-                    tokens,
-                    negative_spans(r.conversation.utterances, r.negative)[r.negative.utterance],
-                )
-                for r, tokens in zip(rows, negative, strict=True)
-            ]
-            writer.write(code_columns([r.conversation.id for r in rows], user, assistant, negatives, clock))
-            frames += sum(map(len, user))
+    with ShardWriter(path, shape, row_group_rows=plan.config.shards.row_group_rows, facts=clock) as writer:
+        with writing as write:
+            for window in windows:
+                found = encode_window(window, tokenizer)
+                write(partial(_write, writer, window, found, clock))
+                frames += sum(tokens.shape[-1] for tokens in found[0])
         files = {path.name: writer.close()}
     counts = Counts("codes", writer.rows, writer.rows)
     facts = {"codec": tokenizer.describe(), "frames": frames, "clock": clock}
     return write_marker(_marker_path(plan, shard), Marker(plan.codes, files, (counts,), facts))
+
+
+def _write(
+    writer: ShardWriter,
+    window: Window,
+    found: tuple[list[Tokens], list[Tokens], list[Tokens]],
+    clock: Mapping[str, object],
+) -> None:
+    user, assistant, late = found
+    negatives = list(zip(window.negatives, late, window.late_spans, strict=True))
+    writer.write(code_columns([c.id for c in window.conversations], user, assistant, negatives, clock))
 
 
 def clock_of(tokenizer: SpeechTokenizer) -> dict[str, object]:
@@ -90,30 +253,20 @@ def clock_of(tokenizer: SpeechTokenizer) -> dict[str, object]:
     return {
         "frame_rate": float(tokenizer.frame_rate),
         "codebook_size": tokenizer.codebook_size,
+        "n_codebooks": tokenizer.n_codebooks,
         "codec": tokenizer.name,
     }
 
 
-def encode_window(
-    rows: tuple[Rendered, ...], tokenizer: SpeechTokenizer
-) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
-    """Tokens of the user's channel, of the assistant's, and of the assistant's in the negative.
-
-    A codec that hears only its own frames encodes of a negative just what differs.
-    """
-    frame = int(SAMPLE_RATE / tokenizer.frame_rate)
-    clips = []
-    for r in rows:
-        assert r.audio is not None
-        clips += [np.ascontiguousarray(r.audio[:, 1]), np.ascontiguousarray(r.audio[:, 0])]
-    stretches = [_stretch(r, frame, tokenizer.context_samples) for r in rows]
-    clips += [r.negative_channel(a * frame, b * frame) for r, (a, b) in zip(rows, stretches, strict=True)]
-    tokens = tokenizer.encode(clips)
-    user, assistant = tokens[: 2 * len(rows) : 2], tokens[1 : 2 * len(rows) : 2]
+def encode_window(window: Window, tokenizer: SpeechTokenizer) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
+    """Tokens of the user's channel, of the assistant's, and of the assistant's in the negative."""
+    n = len(window.conversations)
+    tokens = tokenizer.encode(window.clips)
+    user, assistant = tokens[: 2 * n : 2], tokens[1 : 2 * n : 2]
     negatives = []
-    for whole, part, (a, b) in zip(assistant, tokens[2 * len(rows) :], stretches, strict=True):
+    for whole, part, (a, b) in zip(assistant, tokens[2 * n :], window.stretches, strict=True):
         late = whole.copy()
-        late[a:b] = part
+        late[..., a:b] = part
         negatives.append(late)
     return user, assistant, negatives
 

@@ -44,7 +44,6 @@ def ingest(plan: Plan) -> Marker:
     marker = where / "done.json"
     if found := read_marker(marker, plan.ingest):
         return found
-    where.mkdir(parents=True, exist_ok=True)
     dropped: Counter[str] = Counter()
     examples: list[str] = []
     files: dict[str, FileFacts] = {}
@@ -87,6 +86,7 @@ def _place(dialogue: Dialogue) -> tuple[float, str]:
 
 
 def _write_chunk(where: Path, rows: list[tuple[float, str, Dialogue]], files: dict[str, FileFacts]) -> None:
+    where.mkdir(parents=True, exist_ok=True)
     rows.sort(key=lambda r: (r[0], r[1], r[2].id))
     table = pa.table(
         {

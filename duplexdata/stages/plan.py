@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
+from duplexdata.backends import checkpoint_identity
 from duplexdata.config import Config, SourceConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
+from duplexdata.speech.voices import assistant_voice, user_voices
 
 # Raised whenever a change of the code changes a stage's bytes.
 INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 1, 1, 1, 1
@@ -22,7 +25,7 @@ class Plan:
 
     Attributes:
         config_fingerprint: of the configuration without local paths; stands in every row and in the manifest.
-        synthesizer, codec: what the backends call themselves, with versions.
+        made_by: versions and hashes of all that made it besides the configuration, as (name, value) pairs.
     """
 
     config: Config
@@ -34,6 +37,7 @@ class Plan:
     layouts: str
     config_fingerprint: str
     record_fingerprint: str
+    made_by: tuple[tuple[str, str], ...]
     synthesizer: str
     prompt_version: str
 
@@ -44,17 +48,26 @@ class Plan:
 def make_plan(config: Config, work: Path) -> Plan:
     public = public_config(config)
     prompts = prompt_version()
-    ingest = fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], _read_limit(config))
-    scripts = fingerprint(
-        "scripts", SCRIPTS, ingest, config.seed, config.conversations, config.text, config.mix, config.timing,
-        as_dict(config.shards), prompts,
-    )  # fmt: skip
     synthesizer = describe_synthesizer(config)
+    voices = fingerprint([as_dict(v) for v in (*user_voices(), assistant_voice())])
+    codec = [as_dict(public.codec), codec_identity(config)]
+    tokenizer = _tokenizer_identity(config)
     grid = [config.layout.n_speech, config.layout.n_text]
-    speech = fingerprint("speech", SPEECH, scripts, config.speech, config.timing, grid, synthesizer)
-    codes = fingerprint("codes", CODES, speech, config.codec, _codec_identity(config))
-    layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, _tokenizer_identity(config))
-    record = replace(public, layout=replace(public.layout, emit=(), tokenizer="", causality="causal"))
+
+    ingest = fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], dialogues_wanted(config))
+    planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
+    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
+    speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer)
+    codes = fingerprint("codes", CODES, speech, codec)
+    layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
+    made_by = {
+        "stages": fingerprint([INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS]),
+        "prompts": prompts,
+        "voices": voices,
+        "synthesizer": synthesizer,
+        "codec": codec_identity(config),
+        "tokenizer": tokenizer,
+    }
     return Plan(
         config=config,
         work=work,
@@ -63,34 +76,30 @@ def make_plan(config: Config, work: Path) -> Plan:
         speech=speech,
         codes=codes,
         layouts=layouts,
-        config_fingerprint=fingerprint(public, __version__),
+        config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
+        made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
-            [
-                as_dict(x)
-                for x in (
-                    *record.sources,
-                    record.text,
-                    record.mix,
-                    record.timing,
-                    record.speech,
-                    record.shards,
-                )
-            ],
-            [record.seed, record.conversations, grid],
+            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing, public.speech)],
+            [public.seed, public.conversations, as_dict(public.shards), grid],
         ),
         synthesizer=synthesizer,
         prompt_version=prompts,
     )
 
 
+def dataset_fingerprint(config: Mapping[str, object], made_by: Mapping[str, str]) -> str:
+    """Of a dataset: from what its manifest says under `config` and `made_by`."""
+    return fingerprint(dict(config), dict(made_by), __version__)
+
+
 def public_config(config: Config) -> Config:
-    """The configuration as it may be published: local paths become file names."""
+    """The configuration as it may be published: local paths become file names, and no device is named."""
 
     def name(path: str | None) -> str | None:
         return Path(path).name if path is not None and Path(path).exists() else path
 
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
-    codec = replace(config.codec, checkpoint=name(config.codec.checkpoint))
+    codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
     return replace(config, sources=sources, codec=codec, layout=layout)
 
@@ -113,10 +122,6 @@ def describe_synthesizer(config: Config) -> str:
         return "espeak-ng"  # the build will say which extra to install
 
 
-def _read_limit(config: Config) -> int:
-    return dialogues_wanted(config)
-
-
 def dialogues_wanted(config: Config) -> int:
     """Dialogues to read in all: enough for every scenario, not the whole of a corpus of millions."""
     return max(400, round(config.conversations * config.text.dialogues_per_conversation))
@@ -130,10 +135,11 @@ def _identity(source: SourceConfig) -> list[object]:
     return [as_dict(source), stats]
 
 
-def _codec_identity(config: Config) -> str:
+def codec_identity(config: Config) -> str:
+    """What tells that the speech tokenizer's weights have changed. Raises CodecError: they cannot be had."""
     if config.codec.name == "mel":
         return sha256(data_file("mel_codec.safetensors"))
-    return config.codec.checkpoint or ""
+    return checkpoint_identity(config.codec) if config.has_sound else ""
 
 
 def _tokenizer_identity(config: Config) -> str:

@@ -152,7 +152,7 @@ def _extend(folder: Path, codebook_size: int, source: str) -> None:
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     config.setdefault("eos_token", EOS)
     # Where the source was is nobody's business.
-    config = {k: v for k, v in config.items() if k not in ("name_or_path", "_name_or_path")}
+    config = {k: v for k, v in config.items() if k not in ("name_or_path", "_name_or_path", "local_files_only")}
     write_json(config_file, config)
 
 

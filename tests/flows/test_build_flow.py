@@ -24,7 +24,8 @@ import yaml
 
 from duplexdata.build import build
 from duplexdata.config_file import load_config
-from duplexdata.errors import ConfigError
+from duplexdata.errors import ConfigError, ShardError
+from duplexdata.stages.speak import conversations_path
 
 pytest.importorskip("prefect", reason="the extra [prefect] is not installed")
 
@@ -115,6 +116,18 @@ def test_codes_by_themselves_are_the_same(
     monkeypatch.setattr(flow_module, "fused", lambda _: False)
     flow_module.build(conversations=4, out=str(tmp_path / "flow"))
     assert hashes(tmp_path / "flow") == plain_build(tmp_path / "plain", conversations=4)
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_ends_the_run(
+    harness: None, flow_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stages behind it never start, and have nothing to say."""
+    monkeypatch.setattr(flow_module, "fused", lambda _: False)
+    monkeypatch.setattr(flow_module, "speak", conversations_path)  # which speaks nothing
+    with pytest.raises(ShardError, match="cannot be read"):
+        flow_module.build(conversations=4, out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
