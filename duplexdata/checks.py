@@ -170,7 +170,7 @@ class Settings:
     Attributes:
         frame: samples per speech token.
         codec, codebook_size: of the speech tokenizer; None and 0 without sound.
-        emitted_again: whether the layouts were made anew, with other blocks than the conversations.
+        scheduled_for: N and M that the conversations were scheduled for; layouts may have others.
     """
 
     timing: TimingConfig
@@ -179,14 +179,19 @@ class Settings:
     frame: int
     codec: str | None
     codebook_size: int
+    scheduled_for: tuple[int, int]
     ids: Ids
     n_codebooks: int = 1
-    emitted_again: bool = False
 
     @property
     def silence_known(self) -> bool:
         """Whether the codec is the embedded one: a token depends on its own frame only, and 0 is silence."""
         return self.codec == "mel/1"
+
+    @property
+    def emitted_again(self) -> bool:
+        """Whether the layouts have other blocks than the conversations were scheduled for."""
+        return self.scheduled_for != (self.layout.n_speech, self.layout.n_text)
 
     @property
     def block(self) -> int:
@@ -264,9 +269,9 @@ def _check_times(record: Record, settings: Settings) -> Iterator[Finding]:
                     "overlap",
                     f"utterances {i} and {j} overlap on the {channel}'s channel by {_sec(end - start)}",
                 )
-    unit = settings.frame if settings.emitted_again else settings.block
-    if record.length % unit or record.length < 2 * unit:
-        yield Finding("blocks", f"{record.length} samples, expected two or more times {unit}")
+    block = settings.scheduled_for[0] * settings.frame
+    if record.length % block or record.length < 2 * block:
+        yield Finding("blocks", f"{record.length} samples, expected two or more blocks of {block}")
 
 
 def _check_roles(record: Record) -> Iterator[Finding]:

@@ -216,6 +216,13 @@ def check(config: Config) -> None:
     _one_of("layout.tdm_slicing", config.layout.tdm_slicing, ("words", "clock"))
     for name in config.layout.emit:
         _one_of("layout.emit", name, LAYOUTS)
+    slots = 3 * config.layout.n_speech / config.layout.n_text + 2
+    if config.timing.reply_gap_sec < slots / 12.5 and {"sft", "dpo"} & set(config.layout.emit):
+        raise ConfigError(
+            f"timing.reply_gap_sec is {config.timing.reply_gap_sec}: with blocks of {config.layout.n_speech}:"
+            f"{config.layout.n_text} an utterance's [EPAD] and the next one's [ASSISTANT] need {slots / 12.5:.2f} s "
+            "between them; take a larger gap, or leave sft and dpo out of layout.emit"
+        )
     if not config.has_sound:
         needing = [name for name in config.layout.emit if name not in TEXT_LAYOUTS]
         if needing:

@@ -154,7 +154,10 @@ def as_turn_taking(script: Script) -> tuple[Script, tuple[int, ...]]:
     # An overlay over a reply that is gone goes with it.
     kept = [i for i in kept if (over := script.utterances[i].over) is None or over in new]
     utterances = tuple(moved(script.utterances[i]) for i in kept)
-    return replace(script, scenario=Scenario.UNINTERRUPTED, utterances=utterances), tuple(kept)
+    # What was borrowed for the interruption is no longer in it.
+    sources = script.source_ids if reset else script.source_ids[:1]
+    plain = replace(script, scenario=Scenario.UNINTERRUPTED, source_ids=sources, utterances=utterances)
+    return plain, tuple(kept)
 
 
 def rest_from_sentence(text: str, words_begun: int, language: str) -> str:

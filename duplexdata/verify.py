@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -237,13 +237,6 @@ def _fingerprint(manifest: Mapping[str, Any]) -> str:
     return fingerprint(manifest["config"], manifest.get("made_by", {}), package[-1] if package else "")
 
 
-def _record_fingerprint(config: Mapping[str, Any]) -> str:
-    """Of what records are made from; stands in each of them. Their blocks are part of it, no other layout is."""
-    parts = [*config["sources"], *(config[name] for name in ("text", "mix", "timing", "speech"))]
-    grid = [config["layout"]["n_speech"], config["layout"]["n_text"]]
-    return fingerprint(parts, [config["seed"], config["conversations"], config["shards"], grid])
-
-
 def _check_counts(manifest: Mapping[str, Any]) -> Iterator[str]:
     rows: Counter[str] = Counter()
     for name, facts in manifest["files"].items():
@@ -401,6 +394,7 @@ def _tokenizer(dataset: Path, manifest: Mapping[str, Any]) -> tuple[Tokenizer | 
 def _settings(manifest: Mapping[str, Any]) -> tuple[Settings | None, list[Violation]]:
     try:
         config, vocabulary, clock = manifest["config"], manifest["vocabulary"], manifest["clock"]
+        scheduled = manifest.get("scheduled_for", config["layout"])
         settings = Settings(
             timing=TimingConfig(**_tuples(config["timing"])),
             layout=LayoutConfig(**_tuples(config["layout"])),
@@ -409,12 +403,17 @@ def _settings(manifest: Mapping[str, Any]) -> tuple[Settings | None, list[Violat
             codec=str(clock["codec"]) if clock else None,
             codebook_size=int(clock["codebook_size"]) if clock else 0,
             n_codebooks=int(clock.get("n_codebooks", 1)) if clock else 1,
+            scheduled_for=(int(scheduled["n_speech"]), int(scheduled["n_text"])),
             ids=Ids(
                 **{name: int(vocabulary["state_tokens"][name]) for name in _STATES},
                 speech_offset=int(vocabulary["speech_offset"]),
             ),
         )
-        if settings.block <= 0 or settings.layout.n_text < 1 or not math.isfinite(settings.level_dbfs):
+        if (
+            min(settings.block, *settings.scheduled_for) <= 0
+            or settings.layout.n_text < 1
+            or not math.isfinite(settings.level_dbfs)
+        ):
             raise ValueError(f"N, M and the frame are {settings.layout}, {settings.frame}")
         sums = manifest["statistics"], manifest["tokens"], config["speech"]["backend"], manifest["stages"]
         if not isinstance(sums[0], dict) or not isinstance(sums[1], dict):
@@ -588,12 +587,11 @@ class _Audit:
     def __init__(
         self, dataset: Path, manifest: Mapping[str, Any], settings: Settings, tokenizer: Tokenizer, said: Report
     ) -> None:
-        self._dataset, self._manifest, self._said = dataset, manifest, said
-        self._settings = replace(settings, emitted_again=_is_emitted_again(dataset, manifest))
+        self._dataset, self._manifest, self._settings, self._said = dataset, manifest, settings, said
         self._tokenizer = tokenizer
         self._seen = _Seen()
         self._sound = manifest["config"]["speech"]["backend"] != "nominal"
-        self._encode = _codec(manifest, self._settings) if self._sound else None
+        self._encode = _codec(manifest, settings) if self._sound else None
         self._configs = [c for c in CONFIGS if any(f.startswith(f"{c}/") for f in manifest["files"])]
 
     def run(self) -> Iterator[Violation]:
@@ -772,6 +770,8 @@ class _Audit:
             return "is missing" if self._sound else None
         if not self._sound:
             return "is there, though the manifest names no synthesizer"
+        if audio["path"] != f"{row['id']}.flac":
+            return f"is named {audio['path']!r}"
         try:
             sound = from_flac(audio["bytes"])
         except (ValueError, RuntimeError, DuplexDataError) as error:
@@ -786,20 +786,6 @@ class _Audit:
             return [None] * len(sounds)
         tokens = self._encode([np.ascontiguousarray(s[:, c]) for s in sounds for c in (1, 0)])
         return list(zip(tokens[::2], tokens[1::2], strict=True))
-
-
-def _is_emitted_again(dataset: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether the records were made for blocks other than the layouts': they say what they were made with."""
-    expected = _record_fingerprint(manifest["config"])
-    for name in sorted(manifest["files"]):
-        try:
-            if name.startswith("conversations/"):
-                for batch in _Batches(dataset, name).of(["provenance"], 1):
-                    stated = batch.column("provenance")[0].as_py()
-                    return isinstance(stated, dict) and stated.get("config") != expected
-        except _Damaged:
-            continue  # it is reported when it is read
-    return False
 
 
 def _codec(manifest: Mapping[str, Any], settings: Settings) -> Callable[[Sequence[Int16]], list[checks.Int32]] | None:

@@ -35,7 +35,7 @@ IDS = Ids(STATE.silence, STATE.assistant, STATE.pad, STATE.epad, DUO.query, DUO.
 
 def settings_of(n_speech: int = 10, n_text: int = 5, causality: str = "causal") -> Settings:
     layout = LayoutConfig(n_speech=n_speech, n_text=n_text, causality=causality)
-    return Settings(TimingConfig(), layout, -26.0, 1280, "mel/1", 1024, IDS)
+    return Settings(TimingConfig(), layout, -26.0, 1280, "mel/1", 1024, (n_speech, n_text), IDS)
 
 
 def record_of(conversation: Conversation) -> Record:

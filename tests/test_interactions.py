@@ -16,6 +16,7 @@ from duplexdata.dialogue import Channel, Dialogue, Kind, Scenario, Script, Turn
 from duplexdata.interactions import (
     Cast,
     Material,
+    as_turn_taking,
     can_lend,
     dialogues_needed,
     fits,
@@ -439,3 +440,16 @@ def test_real_dialogues_make_every_scenario(shared_data: Path) -> None:
         script = plan_script(scenario, some, repeat=0, mix=MixConfig(), timing=TIMING, seed=0)
         assert script.scenario is scenario
         assert all(word_texts(u.text) for u in script.utterances)
+
+
+def test_without_its_interruptions_a_conversation_keeps_its_turns_and_their_order() -> None:
+    for scenario in (s for s in Scenario if s.interrupts):
+        script, _ = planned(scenario, 3)
+        plain, kept = as_turn_taking(script)
+        assert plain.scenario is Scenario.UNINTERRUPTED and plain.asked is scenario
+        assert [u.text for u in plain.utterances] == [script.utterances[i].text for i in kept]
+        assert {u.kind for u in plain.utterances} <= {Kind.QUERY, Kind.REPLY, Kind.DISTRACTOR, Kind.BACKCHANNEL}
+        turns = [u.channel for u in plain.utterances if u.addressed]
+        assert turns == [U, A] * (len(turns) // 2)
+        assert all(u.replies_to == i - 1 for i, u in enumerate(plain.utterances) if u.kind is Kind.REPLY)
+        assert len(plain.source_ids) == (5 if scenario is Scenario.DIALOGUE_RESET else 1)

@@ -102,7 +102,7 @@ class Engine:
         """At most once in a process: traces of an earlier voice change the sound of the next."""
         return bool(self.lib.espeak_SetVoiceByName(name.encode()) == 0)
 
-    def _receive(self, wav: int | None, n: int, events: ctypes._Pointer) -> int:  # type: ignore[type-arg]
+    def _receive(self, wav: int | None, n: int, events: ctypes._Pointer) -> int:
         if wav and n > 0:
             self.pcm.append(ctypes.string_at(wav, 2 * n))
         i = 0

@@ -1,13 +1,18 @@
 """How fast the GLM-4-Voice tokenizer is at its real size (random weights), against a plain procedure.
 
     python tests/benchmarks/bench_glm4voice.py                  # CPU: under three minutes on two cores
-    python tests/benchmarks/bench_glm4voice.py --device cuda    # GPU: every precision
+    python tests/benchmarks/bench_glm4voice.py --shards 2       # and a build's encoding stage: a minute more
+    python tests/benchmarks/bench_glm4voice.py --device cuda    # GPU: every precision, and the stage
 
 The procedure is the reference's: float32, batches of 128 clips in arrival order, each padded to its longest,
 a dense mask. On a CPU that takes long; `--timed` clips of the 128 are then run, padded as the whole batch
 would be, and the time is scaled to all of them (every padded clip costs the same). Useful FLOPs are counted
 clip by clip: products, attention over the pairs that the mask allows, convolutions, spectrum and quantizer;
 nothing elementwise, no padding.
+
+With `--shards N` the encoding stage of a build is timed as well, from a Parquet shard of N conversations in FLAC
+to the Parquet file of their codes: reading, decoding, the device and writing together. Making the shard and loading
+the weights are not timed.
 """
 
 from __future__ import annotations
@@ -15,9 +20,14 @@ from __future__ import annotations
 import argparse
 import math
 import platform
+import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +35,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from duplexdata.audio import to_flac
 from duplexdata.codecs.glm4voice.config import Glm4VoiceConfig
 from duplexdata.codecs.glm4voice.features import Packing, mel_filters
 from duplexdata.codecs.glm4voice.model import Encoder, Precision, attention_pairs
 from duplexdata.codecs.glm4voice.tokenizer import Glm4VoiceTokenizer
 from duplexdata.codecs.glm4voice.weights import expected_shapes
+from duplexdata.config import CodecConfig, Config
+from duplexdata.conversation import Conversation, Negative, Spoken
+from duplexdata.dialogue import Channel, Kind, Scenario
+from duplexdata.records import Provenance, conversation_columns
+from duplexdata.shards import ShardWriter
+from duplexdata.stages import encode as stage
+from duplexdata.stages.plan import Plan, make_plan
+from duplexdata.stages.speak import Patch, Rendered, _negatives_path, _NegativeWriter, conversations_path, reading
+from duplexdata.stages.work import Shard
+from duplexdata.windows import windows
 
 Pcm = npt.NDArray[np.int16]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16")
+BLOCK = 12_800
+SHARD_CONVERSATIONS = 512
+"""As many as a build puts into a shard at most."""
 
 
 def real_config(layers: int = 16) -> Glm4VoiceConfig:
@@ -210,6 +234,96 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, tf32: bool = False) ->
     return best
 
 
+def random_conversation(number: int, noise: Pcm) -> Rendered:
+    """Bursts of noise in turn, 20 to 60 s; in the negative the first reply comes 3 s later."""
+    rng = np.random.default_rng([9, number])
+    n_samples = int(rng.integers(25, 76)) * BLOCK
+    audio = np.zeros((n_samples, 2), np.int16)
+    utterances, at = [], BLOCK // 2
+    for turn in range(100):
+        channel = Channel.ASSISTANT if turn % 2 else Channel.USER
+        end = at + int(rng.integers(2, 7)) * 16_000
+        if end + 4 * 16_000 > n_samples:
+            break
+        start = int(rng.integers(0, len(noise) - (end - at)))
+        audio[at:end, 1 - turn % 2] = noise[start : start + end - at]
+        kind = Kind.REPLY if turn % 2 else Kind.QUERY
+        none = np.zeros(0, np.int64)
+        utterances.append(Spoken(channel, kind, "Some words.", at, end, False, "noise", "noise", none, none))
+        at = end + 16_000
+    late = utterances[1]
+    negative = Negative("turn_taking", 1, 16_000, 4 * 16_000)
+    patch = audio[late.start : late.end + 3 * 16_000, 0].copy()
+    patch[: 3 * 16_000] = 0
+    patch[3 * 16_000 :] = audio[late.start : late.end, 0]
+    conversation = Conversation(
+        f"c{number:05d}", "noise", ("noise",), Scenario.UNINTERRUPTED, "en", tuple(utterances), n_samples, "u", "a", "-"
+    )
+    return Rendered(conversation, negative, audio, Patch(late.start, patch))
+
+
+def write_shard(plan: Plan, shard: Shard) -> float:
+    """What a build's speech stage leaves behind. Returns: seconds of audio in all channels, negatives included."""
+    rng = np.random.default_rng(0)
+    envelope = np.repeat(10 ** rng.uniform(-2, -0.5, 1200), 1600)
+    noise = (rng.standard_normal(len(envelope)) * envelope * 8000).clip(-32768, 32767).astype(np.int16)
+    path = conversations_path(plan, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    n_samples = 0
+    with ShardWriter(path, "conversations") as writer, _NegativeWriter(_negatives_path(plan, shard)) as negatives:
+        for numbers in windows(range(shard.slots), 16):
+            rows = [random_conversation(number, noise) for number in numbers]
+            sound = [to_flac(row.audio) for row in rows if row.audio is not None]
+            provenance = [Provenance("-", "noise", "-", "-", "-")] * len(rows)
+            writer.write(conversation_columns([row.conversation for row in rows], sound, provenance))
+            writer.flush()
+            negatives.write(rows)
+            n_samples += 3 * sum(row.conversation.n_samples for row in rows)
+        writer.close()
+        negatives.close()
+    return n_samples / 16_000
+
+
+def time_shards(
+    tensors: dict[str, Tensor],
+    config: Glm4VoiceConfig,
+    device: torch.device,
+    precisions: tuple[Precision, ...],
+    n: int,
+    token_budget: int | None,
+) -> None:
+    """The encoding stage on a shard of `n` conversations, and the same clips from memory."""
+    shard = Shard("train", 0, 1, n, 0.0, 1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        # the stage is handed a tokenizer that is loaded already: the checkpoint is only a name
+        checkpoint = Path(folder, "checkpoint")
+        checkpoint.mkdir()
+        run = Config(codec=CodecConfig("glm4voice", str(checkpoint), str(device)))
+        audio_sec = write_shard(make_plan(run, Path(folder)), shard)
+        say(f"shard of {n} conversations, {audio_sec:.0f} s of audio in all channels")
+        for precision in precisions:
+            plan = make_plan(replace(run, codec=replace(run.codec, precision=precision)), Path(folder))
+            encoder = Encoder(config, tensors, device, precision)
+            codec = Glm4VoiceTokenizer(encoder, weights="random", precision=precision, token_budget=token_budget)
+            codec.encode(random_clips(512 if device.type == "cuda" else 1, 1))
+            started = time.perf_counter()
+            clips = [c for w in stage.windows_of(reading(plan, shard), codec, stage.FRAMES) for c in w.clips]
+            read = time.perf_counter() - started
+            from_memory = wall_seconds(lambda codec=codec, clips=clips: codec.encode(clips), device)  # type: ignore[misc]
+            del clips
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with mock.patch.object(stage, "tokenizer_of", lambda _, codec=codec: codec):
+                seconds = wall_seconds(lambda plan=plan: stage.encode(plan, shard), device)  # type: ignore[misc]
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            rate = audio_sec / seconds
+            say(f"{precision}, shard to codes: {rate:.2f} audio s/s = {rate / 3600:.2f} h/s")
+            say(
+                f"  {from_memory / seconds:.0%} of the rate from memory; reading alone {audio_sec / read:.0f} audio "
+                f"s/s; peak memory +{grown:.0f} MB"
+            )
+            del encoder, codec
+
+
 def say(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -228,6 +342,12 @@ def main() -> None:
     parser.add_argument("--token-budget", type=int)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--shards",
+        type=int,
+        metavar="N",
+        help=f"conversations of the shard for the encoding stage; default {SHARD_CONVERSATIONS} on a GPU, else none",
+    )
     args = parser.parse_args()
     device = torch.device(args.device)
     on_cuda = device.type == "cuda"
@@ -288,6 +408,11 @@ def main() -> None:
             f"matmul GFLOP/s {', '.join(f'{x / 1e9:.0f}' for x in matmul_rates)})"
         )
         del encoder, codec
+
+    n_conversations = args.shards if args.shards is not None else (SHARD_CONVERSATIONS if on_cuda else 0)
+    if n_conversations:
+        precisions = tuple(args.precision or (("fp16", "bf16") if on_cuda else ("fp32",)))
+        time_shards(tensors, config, device, precisions, n_conversations, args.token_budget)
 
     compared = random_clips(args.flip_clips if args.flip_clips is not None else (512 if on_cuda else 3), args.seed + 2)
     if not compared:
