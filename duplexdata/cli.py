@@ -115,9 +115,8 @@ def verify(dataset: DatasetArgument) -> None:
     with _progress("rows", None) as advance:
         for violation in run(dataset, report=lambda _, n: advance(n)):
             found += 1
-            typer.echo(
-                f"{violation.file}: {'-' if violation.row is None else violation.row}: {violation.rule}: {violation.detail}"
-            )
+            row = "-" if violation.row is None else violation.row
+            typer.echo(f"{violation.file}: {row}: {violation.rule}: {violation.detail}")
     typer.echo(f"{dataset}: {found} violations" if found else f"{dataset}: nothing to report")
     if found:
         raise typer.Exit(FAILED)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,7 @@ def test_shards_cover_all_conversations_and_the_unit_interval() -> None:
         assert sum(s.slots for s in shards) == n
         edges = sorted((s.low, s.high) for s in shards)
         assert edges[0][0] == 0.0 and edges[-1][1] == 1.0
-        assert all(a[1] == pytest.approx(b[0]) for a, b in zip(edges, edges[1:], strict=False))
+        assert all(a[1] == pytest.approx(b[0]) for a, b in pairwise(edges))
 
 
 def test_the_mix_of_scenarios_comes_out_within_sampling_error(tmp_path: Path) -> None:

@@ -523,6 +523,7 @@ def _names() -> Iterator[str]:
         yield f"{n}-{rule}-{damage.__name__}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "damage"), DAMAGES, ids=list(_names()))
 def test_damage_is_reported_by_its_rule(copy: Copy, rule: str, damage: Callable[[Copy], None]) -> None:
     damage(copy)
