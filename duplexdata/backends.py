@@ -116,9 +116,9 @@ def checkpoint_folder(path_or_hub_id: str) -> Path:
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
-    from duplexdata.codecs.glm4voice.tokenizer import _folder
+    from duplexdata.codecs.checkpoint import checkpoint_folder
 
-    return _folder(path_or_hub_id)
+    return checkpoint_folder(path_or_hub_id)
 
 
 _BLOCK, _BLOCKS = 4096, 256

@@ -124,7 +124,9 @@ def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 256) -
     """A file's rows, some at a time. Raises ShardError where it is missing or damaged, naming it."""
     try:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=rows, columns=columns and list(columns))
+            # A group at a time: one iteration over all of them would keep what it has read.
+            for group in range(file.num_row_groups):
+                yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns and list(columns))
     except (OSError, pa.ArrowInvalid, pa.ArrowException) as error:
         raise ShardError(f"{path}: cannot be read ({error}); remove it and run the build again") from error
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Lock
@@ -25,7 +25,7 @@ from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from duplexdata.build import check_backends, fused, gather, prepare, process_pool, run_shard, work_folder
+from duplexdata.build import check_backends, encoders, fused, gather, prepare, process_pool, run_shard, work_folder
 from duplexdata.config import Config
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
@@ -107,7 +107,11 @@ def build(
         return str(folder)
 
     shards = shards_of(resolved)
-    with ThreadPoolTaskRunner(max_workers=workers) as threads, Processes(min(workers, len(shards))):
+    with (
+        ThreadPoolTaskRunner(max_workers=workers) as threads,
+        processes = Processes(min(workers, len(shards)), min(encoders(resolved), len(shards)))
+        processes,
+    ):
         well(read_sources(plan, return_state=True))
         done: list[Futures] = []
         for work in stages_of(resolved):
@@ -138,20 +142,23 @@ def stages_of(config: Config) -> list[Task[[Plan, Shard], None]]:
 class Processes:
     """Worker processes. Those left when one was killed, for its memory say, are replaced by new ones."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers, self._lock, self._closed = workers, Lock(), False
-        self._pool = process_pool(workers)
+    def __init__(self, workers: int, gpus: int) -> None:
+        """`gpus`: processes besides the workers, one for each GPU; 0: tokens are made by the workers."""
+        self._lock, self._closed, self._gpus = Lock(), False, gpus
+        self._start = {False: partial(process_pool, workers), True: partial(process_pool, gpus, on_gpus=True)}
+        self._pools = {False: self._start[False]()} | ({True: self._start[True]()} if gpus else {})
 
-    def run(self, stage: Callable[..., Any], *args: object) -> Any:
-        pool = self._pool
+    def run(self, stage: Callable[..., Any], *args: object, on_gpu: bool = False) -> Any:
+        which = on_gpu and self._gpus > 0
+        pool = self._pools[which]
         try:
             return pool.submit(stage, *args).result()
         except BrokenProcessPool:
             with self._lock:
                 if self._closed:
                     raise CancelledError("the run is being stopped") from None
-                if self._pool is pool:
-                    self._pool = process_pool(self._workers)
+                if self._pools[which] is pool:
+                    self._pools[which] = self._start[which]()
             raise  # the task is retried, in the new pool
 
     def __enter__(self) -> Self:
@@ -162,7 +169,8 @@ class Processes:
         PROCESSES.reset(self._token)
         with self._lock:
             self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
         if kind is not None:
             for process in active_children():  # nobody waits for what they are in the middle of
                 process.terminate()
@@ -171,10 +179,10 @@ class Processes:
 PROCESSES: ContextVar[Processes] = ContextVar("PROCESSES")
 
 
-def run(stage: Callable[..., Any], *args: object) -> Any:
+def run(stage: Callable[..., Any], *args: object, on_gpu: bool = False) -> Any:
     """Call a stage in one of the flow's processes; here, if it has none."""
     processes = PROCESSES.get(None)
-    return processes.run(stage, *args) if processes else stage(*args)
+    return processes.run(stage, *args, on_gpu=on_gpu) if processes else stage(*args)
 
 
 # -- the tasks
@@ -220,7 +228,7 @@ def speech(plan: Plan, shard: Shard) -> None:
 
 @stage("codes", "codes {shard.name}")
 def codes(plan: Plan, shard: Shard) -> None:
-    run(encode, plan, shard)
+    run(encode, plan, shard, on_gpu=True)
 
 
 @stage("speech and codes", "speech and codes {shard.name}")

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers.utils import logging
 
 from duplexdata.codecs.base import Float32, Int16, Int32
+from duplexdata.codecs.checkpoint import checkpoint_folder, pick_device
 from duplexdata.codecs.glm4voice.model import matmul_precision
-from duplexdata.codecs.glm4voice.tokenizer import _device, _folder
 from duplexdata.errors import CodecError
 
 NAME = "mimi"
@@ -75,8 +75,8 @@ class MimiTokenizer:
         """
         if precision not in PRECISIONS:
             raise CodecError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)} for {NAME}")
-        where = _device(device)
-        folder = _folder(path_or_hub_id)
+        where = pick_device(device)
+        folder = checkpoint_folder(path_or_hub_id)
         config = read_config(folder)
         found = int(config["num_quantizers"])
         n = min(CODEBOOKS, found) if n_codebooks is None else n_codebooks

@@ -7,15 +7,14 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import cast, get_args
 
-import huggingface_hub
 import numpy as np
 import torch
 from torch import Tensor
 
 from duplexdata.codecs.base import Float32, Int16, Int32
+from duplexdata.codecs.checkpoint import checkpoint_folder, pick_device
 from duplexdata.codecs.glm4voice.config import SAMPLE_RATE, Glm4VoiceConfig
 from duplexdata.codecs.glm4voice.features import Packing
 from duplexdata.codecs.glm4voice.model import Encoder, Precision
@@ -31,7 +30,6 @@ MOST_TOKENS = 65_536
 MEMORY_SHARE = 0.8
 """Of the free memory of a GPU, what a batch may take."""
 
-_FILES = ["config.json", "preprocessor_config.json", "model*.safetensors"]
 _log = logging.getLogger(__name__)
 
 
@@ -116,8 +114,8 @@ class Glm4VoiceTokenizer:
         """
         if precision not in PRECISIONS:
             raise CodecError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
-        where = _device(device)
-        folder = _folder(path_or_hub_id)
+        where = pick_device(device)
+        folder = checkpoint_folder(path_or_hub_id)
         config = Glm4VoiceConfig.read(folder)
         tensors, digest = read_weights(folder, config)
         known = cast(Precision, precision)
@@ -273,36 +271,3 @@ class Glm4VoiceTokenizer:
         budget = min(MOST_TOKENS, max(longest, fitting // tile * tile))
         _log.info("%.0f kB per token, %.1f GB free: %d tokens per batch", per_token / 1e3, free / 1e9, budget)
         return budget
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise CodecError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise CodecError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise CodecError(f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    return device
-
-
-def _folder(path_or_hub_id: str) -> Path:
-    path = Path(path_or_hub_id).expanduser()
-    if path.is_dir():
-        return path
-    # what can only be a path, and ids have one slash
-    if path.is_absolute() or path_or_hub_id.startswith((".", "~")) or path_or_hub_id.count("/") != 1:
-        raise CodecError(f"{path_or_hub_id}: no such folder, and no id of the form owner/name")
-    try:
-        return Path(huggingface_hub.snapshot_download(path_or_hub_id, allow_patterns=_FILES))
-    # the hub's client raises whatever its HTTP library does; all of it means that there are no files
-    except Exception as error:
-        raise CodecError(
-            f"{path_or_hub_id}: no such folder, and not to be had from the Hugging Face hub "
-            f"({type(error).__name__}: {error})"
-        ) from error
