@@ -107,11 +107,8 @@ def build(
         return str(folder)
 
     shards = shards_of(resolved)
-    with (
-        ThreadPoolTaskRunner(max_workers=workers) as threads,
-        processes = Processes(min(workers, len(shards)), min(encoders(resolved), len(shards)))
-        processes,
-    ):
+    processes = Processes(min(workers, len(shards)), min(encoders(resolved), len(shards)))
+    with ThreadPoolTaskRunner(max_workers=workers) as threads, processes:
         well(read_sources(plan, return_state=True))
         done: list[Futures] = []
         for work in stages_of(resolved):
