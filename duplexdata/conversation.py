@@ -95,6 +95,23 @@ class Negative:
 Span = tuple[int, int]
 
 
+def answered_queries(utterances: Sequence[Spoken]) -> list[int | None]:
+    """For each utterance of the assistant the index of the user's that it comes after: the last one addressed to it
+    that began before it. None for the user's own, and where there is none."""
+    found: list[int | None] = []
+    last: int | None = None
+    for i, u in enumerate(utterances):
+        if u.channel is Channel.USER:
+            found.append(None)
+            if u.addressed:
+                last = i
+        else:
+            # The same sample is not before it.
+            earlier = last if last is None or utterances[last].start < u.start else answered_query(utterances, i)
+            found.append(earlier)
+    return found
+
+
 def answered_query(utterances: Sequence[Spoken], reply: int) -> int | None:
     """Index of the user utterance that the assistant's utterance number `reply` comes after: the last one
     addressed to it that began before it."""

@@ -58,6 +58,7 @@ class ShardWriter:
             compression=COMPRESSION[config],
             compression_level=_levels(COMPRESSION[config]),
             use_dictionary=DICTIONARY[config],
+            write_batch_size=8192,
             write_page_index=True,
             write_page_checksum=True,
             store_schema=True,

@@ -22,7 +22,7 @@ from duplexdata.conversation import (
     Int64,
     Negative,
     Spoken,
-    answered_query,
+    answered_queries,
     barge_in,
     negative_spans,
 )
@@ -336,9 +336,9 @@ def _length(utterances: Sequence[Spoken], negative: Negative, timing: TimingConf
 def anticipatory(conversation: Conversation, grid: Grid) -> int:
     """How many replies start before any block that has heard their query could speak them."""
     early = 0
-    for i, u in enumerate(conversation.utterances):
+    queries = answered_queries(conversation.utterances)
+    for u, query in zip(conversation.utterances, queries, strict=True):
         if u.channel is Channel.ASSISTANT:
-            query = answered_query(conversation.utterances, i)
             heard = conversation.utterances[query].end if query is not None else 0
             early += u.start < -(-heard // grid.block_samples) * grid.block_samples
     return early

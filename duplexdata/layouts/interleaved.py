@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from duplexdata.conversation import Span, Spoken, answered_query
+from duplexdata.conversation import Span, Spoken, answered_queries
 from duplexdata.dialogue import Channel
 from duplexdata.errors import ScriptError, TimelineError
 from duplexdata.units import Grid
@@ -103,10 +103,11 @@ def text_channel(
     z = np.full(n_blocks * grid.n_text, state.silence, np.int32)
     used: dict[int, int] = {}
     last_epad = -1
+    queries = answered_queries(utterances)
     for i, (u, (start, end)) in enumerate(zip(utterances, spans, strict=True)):
         if u.channel is not Channel.ASSISTANT:
             continue
-        query = answered_query(utterances, i)
+        query = queries[i]
         heard = spans[query][1] if query is not None else 0
         ast, epad = assistant_slot(start, end, heard, grid, causal=causal)
         if not last_epad < ast < epad < len(z):

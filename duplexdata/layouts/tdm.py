@@ -124,8 +124,10 @@ def _messages(ticks: Sequence[tuple[str, str]]) -> list[Message]:
 def _user_slices(text: str, rng: np.random.Generator, bounds: tuple[int, int]) -> list[str]:
     spans = split_words(text)
     slices, at = [], 0
-    while at < len(spans):
-        upto = min(len(spans), at + int(rng.integers(bounds[0], bounds[1] + 1)))
+    for words in rng.integers(bounds[0], bounds[1] + 1, size=-(-len(spans) // bounds[0])).tolist():
+        if at == len(spans):
+            break
+        upto = min(len(spans), at + words)
         slices.append(text[spans[at].start : spans[upto - 1].end])
         at = upto
     return slices

@@ -133,10 +133,9 @@ class Emitter:
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[list[tuple[Encoded, Encoded]]]:
         """For each utterance the tokens of its text, and of what was said of it."""
-        # Each text once: a regenerated reply comes twice, transitions and backchannels come often.
-        texts = list(dict.fromkeys(t for c in conversations for u in c.utterances for t in (u.text, u.spoken_text)))
-        tokens = dict(zip(texts, self._vocabulary.encode(texts), strict=True))
-        return [[(tokens[u.text], tokens[u.spoken_text]) for u in c.utterances] for c in conversations]
+        flat = [t for c in conversations for u in c.utterances for t in (u.text, u.spoken_text)]
+        tokens = iter(self._vocabulary.encode(flat))
+        return [[(next(tokens), next(tokens)) for _ in c.utterances] for c in conversations]
 
     def _interleaved(
         self,

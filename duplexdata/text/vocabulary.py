@@ -33,6 +33,8 @@ from duplexdata.shards import temporary_name, write_json
 from duplexdata.text.types import DuoTokens, Encoded
 
 EMBEDDED = "embedded"
+_REMEMBERED = 8192
+"""Texts, about 30 MB."""
 
 
 class Vocabulary:
@@ -44,6 +46,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
         self._tokenizer = tokenizer
+        self._known: dict[str, Encoded] = {}
         # A text that holds "<eos>" is text: only layouts place special tokens.
         tokenizer.encode_special_tokens = True
         found = {t: tokenizer.token_to_id(t) for t in _state_tokens(tokenizer)}
@@ -61,9 +64,19 @@ class Vocabulary:
         return cls(_read(folder / "tokenizer.json"), str(folder))
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokens of each text alone, without anything put before or behind."""
-        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [Encoded(np.array(e.ids, np.int32), e) for e in found]
+        """Tokens of each text alone, without anything put before or behind.
+
+        The last few thousand texts are remembered: transitions, backchannels and regenerated replies come often.
+        """
+        known = self._known
+        new = [t for t in dict.fromkeys(texts) if t not in known]
+        found = self._tokenizer.encode_batch(new, add_special_tokens=False)
+        fresh = {t: Encoded(np.array(e.ids, np.int32), e) for t, e in zip(new, found, strict=True)}
+        answer = [fresh.get(t) or known[t] for t in texts]
+        if len(known) + len(fresh) > _REMEMBERED:
+            known.clear()
+        known |= fresh
+        return answer
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(map(int, ids)), skip_special_tokens=False))

@@ -22,10 +22,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dataset"
         build(config, out, workers=2, report=lambda *_: None)
-        vocabulary = Vocabulary.read(out / "tokenizer")
         shards = sorted((out / "conversations").glob("*.parquet"))
         best = 0.0
         for _ in range(6):
+            vocabulary = Vocabulary.read(out / "tokenizer")  # anew: it remembers texts
             started, done = time.process_time(), 0
             for shard in shards:
                 paths = {x: Path(folder) / "emitted" / x / shard.name for x in config.layout.emit}
