@@ -93,9 +93,18 @@ def _offsets(lengths: Sequence[int]) -> pa.Array:
 RECORD_COLUMNS = [name for name, _ in COLUMNS["conversations"] if name not in ("audio", "provenance")]
 
 
+_LEAVES = (
+    *("channel", "kind", "text", "start", "end", "cut", "writer", "voice"),
+    *("words.list.element.start", "words.list.element.end"),
+)
+
+
 def read_conversations(path: Path, rows: int = 256) -> Iterator[Conversation]:
     """The records of a file of `conversations`, without the sound."""
-    for batch in batches(path, [*RECORD_COLUMNS, "provenance.licence"], rows):
+    # Leaves, not columns: the words' texts are most of a record, and follow from the utterances'.
+    plain = [name for name in RECORD_COLUMNS if name != "utterances"]
+    leaves = [f"utterances.list.element.{name}" for name in _LEAVES]
+    for batch in batches(path, [*plain, *leaves, "provenance.licence"], rows):
         yield from conversations_from(batch)
 
 

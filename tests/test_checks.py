@@ -28,7 +28,10 @@ from duplexdata.layouts import duo, interleaved, tdm
 from duplexdata.records import Provenance, conversation_columns
 from duplexdata.schema import COLUMNS
 from duplexdata.units import SAMPLE_RATE, Grid
-from duplexdata.verify import RULES, _codes, _encoded, _interleaved, _settings
+from duplexdata.verify import RULES
+from duplexdata.verify.joins import _encoded
+from duplexdata.verify.settings import read_settings
+from duplexdata.verify.views import _codes, _interleaved
 
 IDS = Ids(STATE.silence, STATE.assistant, STATE.pad, STATE.epad, DUO.query, DUO.non_query, DUO.eos, STATE.speech_offset)
 
@@ -198,7 +201,7 @@ class Bundle:
 def bundles(small_dataset: Path) -> list[Bundle]:
     """Those of the small dataset that are in every config."""
     manifest = json.loads((small_dataset / "manifest.json").read_text(encoding="utf-8"))
-    settings, _ = _settings(manifest)
+    settings, _ = read_settings(manifest)
     assert settings is not None
     tokenizer = Tokenizer.from_file(str(small_dataset / "tokenizer" / "tokenizer.json"))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,7 @@ def emit_shard(
     tokens: Counter[str] = Counter()
     seen = replies = early = 0
     with ExitStack() as stack:
+        stack.enter_context(_no_collection())
         writers = {
             name: stack.enter_context(
                 ShardWriter(paths[name], name, row_group_rows=row_group_rows, facts=vocabulary.facts())
@@ -249,6 +251,18 @@ def emit_shard(
         Counts(name, seen, seen - dropped[name].total(), dict(sorted(dropped[name].items()))) for name in layout.emit
     )
     return Emission(files, counts, dict(sorted(tokens.items())), replies, early)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Many small values and no cycles among them: the collector would look through them for nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _paired(conversations: Path, codes: Path | None) -> Iterator[tuple[Conversation, Codes | None]]:
