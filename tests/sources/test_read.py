@@ -240,8 +240,6 @@ def test_a_hub_that_does_not_answer_is_an_error_that_says_what_to_do(
 
 
 def test_the_bundled_corpus_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not read.resources.files("duplexdata").joinpath("data", "corpus.jsonl").is_file():
-        pytest.skip("the bundled corpus has not been built")
     got = results("bundled")
     assert all(isinstance(r, Dialogue) for r in got)
     ids = [r.id for r in got if isinstance(r, Dialogue)]
