@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from duplexdata.config import TimingConfig
@@ -24,8 +23,6 @@ from duplexdata.units import SAMPLE_RATE, Grid
 from duplexdata.words import split_words
 
 # Two cores may be busy with other things: a slow example is no failure.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 TIMING = TimingConfig()
 GRID = Grid()

@@ -143,7 +143,7 @@ def _ultrachat(row: Mapping[str, object]) -> list[Turn]:
 
 def _role(value: object, field: str) -> Channel | None:
     """The speaker; None for a system message."""
-    role = value.strip().lower() if isinstance(value, str) else value
+    role = value.strip().lower() if isinstance(value, str) else None
     if role == "system":
         return None
     if role in _USER_ROLES:
