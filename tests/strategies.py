@@ -22,8 +22,6 @@ from duplexdata.timeline import Cut, Take, Timeline, plan_cut, schedule
 from duplexdata.units import SAMPLE_RATE, Grid
 from duplexdata.words import split_words
 
-# Two cores may be busy with other things: a slow example is no failure.
-
 TIMING = TimingConfig()
 GRID = Grid()
 STATE = StateTokens(silence=1, assistant=2, pad=3, epad=4, speech_offset=100_000)

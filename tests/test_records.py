@@ -49,8 +49,7 @@ def plain(c: Conversation) -> tuple[object, ...]:
 
 
 TWO = st.lists(talks(), min_size=1, max_size=3)
-settings.register_profile("files", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-FILES = settings.get_profile("files")
+FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @given(found=TWO, rows=st.integers(1, 4), group=st.integers(1, 3), timed=st.booleans())
