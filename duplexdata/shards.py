@@ -118,7 +118,8 @@ def list_array(parts: Sequence[npt.NDArray[Any]], type_: pa.DataType) -> pa.Arra
     np.cumsum([len(p) for p in parts], out=offsets[1:])
     dtype = type_.value_type.to_pandas_dtype()
     flat = np.concatenate(parts).astype(dtype, copy=False) if len(parts) else np.zeros(0, dtype)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, type_.value_type)).cast(type_)
+    found = pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat, type_.value_type))
+    return found if found.type == type_ else found.cast(type_)
 
 
 def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 256) -> Iterator[pa.RecordBatch]:

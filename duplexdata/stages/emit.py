@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from duplexdata.config import LayoutConfig
 from duplexdata.conversation import Conversation, negative_spans
@@ -28,7 +29,7 @@ from duplexdata.timeline import anticipatory
 from duplexdata.units import Grid, to_samples, to_seconds
 from duplexdata.windows import windows
 
-_WINDOW = 64
+_WINDOW = 256
 NO_ROOM = "no_room"
 """Counted for conversations that do not fit into blocks other than those they were scheduled for."""
 
@@ -93,7 +94,7 @@ class Emitter:
                 found["tdm"].add(
                     id=conversation.id,
                     scenario=conversation.scenario.value,
-                    messages=[{"role": r, "content": c} for r, c in self.messages(conversation, texts)],
+                    messages=self.messages(conversation, texts),
                 )
             if "duo" in found:
                 row = duo.render(conversation, said, self._vocabulary.duo)
@@ -280,9 +281,22 @@ def _paired(conversations: Path, codes: Path | None) -> Iterator[tuple[Conversat
 
 
 def _columns(name: str, columns: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """Lists of numpy arrays become flat list columns."""
+    """Lists of numpy arrays and of messages become flat list columns."""
     types = dict(COLUMNS[name])
     return {
-        key: list_array(values, types[key]) if isinstance(values[0], np.ndarray) else values
+        key: list_array(values, types[key])
+        if isinstance(values[0], np.ndarray)
+        else _message_array(values, types[key])
+        if key == "messages"
+        else values
         for key, values in columns.items()
     }
+
+
+def _message_array(rows: Sequence[Sequence[tdm.Message]], type_: pa.DataType) -> pa.Array:
+    offsets = np.zeros(len(rows) + 1, np.int32)
+    np.cumsum([len(messages) for messages in rows], out=offsets[1:])
+    flat = [message for messages in rows for message in messages]
+    fields = [pa.array([role for role, _ in flat], pa.string()), pa.array([text for _, text in flat], pa.string())]
+    structs = pa.StructArray.from_arrays(fields, fields=list(type_.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets), structs).cast(type_)
