@@ -134,7 +134,7 @@ class LayoutConfig:
 @dataclass(frozen=True, slots=True)
 class ShardConfig:
     conversations: int | None = None
-    """Most conversations in one file; None: an eighth of all, between 32 and 512 (about 350 MB of sound). [ours]"""
+    """Most conversations in one file; None: a sixteenth of all, between 32 and 512 (about 350 MB of sound). [ours]"""
     test_fraction: float = 0.1
     row_group_rows: int = 1000
     row_group_bytes: int = 24_000_000

@@ -45,7 +45,7 @@ def shards_of(config: Config) -> list[Shard]:
     """All shards. Splits are disjoint in dialogues because each dialogue hashes into one shard only."""
     share = config.shards.test_fraction
     n_test = min(config.conversations - 1, max(1, round(config.conversations * share)))
-    most = config.shards.conversations or min(512, max(32, -(-config.conversations // 8)))
+    most = config.shards.conversations or min(512, max(32, -(-config.conversations // 16)))
     found = []
     for split, n, low, high in (
         ("train", config.conversations - n_test, share, 1.0),
