@@ -16,6 +16,21 @@ Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class VoicePrompt:
+    """A recording that a voice is cloned from.
+
+    Attributes:
+        path: of the sound file, on this machine; never written into a dataset.
+        transcript: the words that are said in it.
+        sha256: of the file's bytes: what stands for the recording in fingerprints and caches.
+    """
+
+    path: str
+    transcript: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Voice:
     """A speaker of the voice bank.
 
@@ -23,11 +38,13 @@ class Voice:
         id: stable; what the columns `voice`, `user_voice`, `assistant_voice` hold.
         split: "train", "test", or "both" (the assistant's voice).
         settings: what the backend needs to speak with it, as (name, value) pairs of plain text.
+        prompt: what a cloning backend needs; None for voices that an engine has of its own.
     """
 
     id: str
     split: str
     settings: tuple[tuple[str, str], ...] = ()
+    prompt: VoicePrompt | None = None
 
     def setting(self, name: str, default: str = "") -> str:
         return dict(self.settings).get(name, default)
