@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -16,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, device_count, make_synthesizer
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
-from duplexdata.errors import ConfigError
+from duplexdata.errors import ConfigError, ShardError
 from duplexdata.manifest import Markers
-from duplexdata.stages.encode import encode, release_tokenizer, speak_and_encode
+from duplexdata.stages.encode import codes_marker_path, encode, release_tokenizer, speak_and_encode
 from duplexdata.stages.ingest import ingest
-from duplexdata.stages.layouts import write_layouts, write_tokenizer
+from duplexdata.stages.layouts import layouts_marker_path, write_layouts, write_tokenizer
 from duplexdata.stages.plan import Plan, make_plan
-from duplexdata.stages.scripts import write_scripts
-from duplexdata.stages.speak import speak
-from duplexdata.stages.work import Marker, Shard, shards_of
+from duplexdata.stages.scripts import scripts_marker_path, write_scripts
+from duplexdata.stages.speak import marker_path, speak
+from duplexdata.stages.work import Marker, Shard, read_marker, shards_of
+from duplexdata.storage import RemoteFolder, Store, folder_at
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -41,30 +41,28 @@ class ShardMarkers:
     layouts: Marker
 
 
-def work_folder(out: Path) -> Path:
-    """Beside the dataset, so that finished files are linked and not copied."""
-    return out.resolve().with_name(f".{out.resolve().name}.work")
-
-
-def build(config: Config, out: Path, *, workers: int, report: Report, keep_work: bool = False) -> bool:
-    """Build the dataset at `out`, or go on with a build that was interrupted.
+def build(config: Config, out: Path | str, *, workers: int, report: Report, keep_work: bool = False) -> bool:
+    """Build the dataset at `out`, a folder or a URL, or go on with a build that was interrupted.
 
     Returns: False if it was there already and nothing was done.
     Raises: ConfigError, SourceError, DatasetError: see there; ScriptError and the like are counted, not raised.
     """
-    check_target(out)
+    target = folder_at(out)
+    if isinstance(target, RemoteFolder) and target.single_process and workers > 1:
+        raise ConfigError(f"{out} lives in one process: build it with one worker")
+    check_target(target)
     check_backends(config)
-    plan = make_plan(config, work_folder(out))
-    if is_complete(plan, out):
+    plan = make_plan(config, Store.of(target.work))
+    if is_complete(plan, target):
         return False
     shards = shards_of(config)
     with Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool:
         read = ingest(plan)
         prepare(plan)
         done = pool.run(plan, shards, report)
-    assemble(plan, shards, gather(read, done), out)
+    assemble(plan, shards, gather(read, done), target)
     if not keep_work:
-        shutil.rmtree(plan.work, ignore_errors=True)
+        plan.store.remove_all()
     return True
 
 
@@ -100,6 +98,23 @@ def run_shard(plan: Plan, shard: Shard) -> ShardMarkers:
     else:
         speech, codes = speak(plan, shard), encode(plan, shard)
     return ShardMarkers(scripts, speech, codes, write_layouts(plan, shard))
+
+
+def markers_of(plan: Plan, shard: Shard) -> ShardMarkers:
+    """What the stages of a finished shard left behind. Raises ShardError: one of them is not finished."""
+
+    def finished(path: Path, fingerprint: str) -> Marker:
+        marker = read_marker(plan.store, path, fingerprint, check=False)
+        if marker is None:
+            raise ShardError(f"{path}: the shard is not finished, or its files are gone; run the build again")
+        return marker
+
+    return ShardMarkers(
+        finished(scripts_marker_path(plan, shard), plan.scripts),
+        finished(marker_path(plan, shard), plan.speech),
+        finished(codes_marker_path(plan, shard), plan.codes) if plan.config.has_sound else None,
+        finished(layouts_marker_path(plan, shard), plan.layouts),
+    )
 
 
 def fused(config: Config) -> bool:

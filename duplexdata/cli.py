@@ -26,7 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DatasetArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A dataset's folder.", show_default=False)]
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DIR_OR_URL", help="A dataset: its folder, or s3://… and the like.", show_default=False)
+]
 
 
 @app.command()
@@ -45,7 +47,9 @@ def build(
     conversations: Annotated[int | None, typer.Option(help="How many to make (default: 100).")] = None,
     seed: Annotated[int | None, typer.Option(help="Same settings and seed, same bytes (default: 0).")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes (default: one per core).")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the dataset goes.")] = Path("dataset"),
+    out: Annotated[
+        str, typer.Option(metavar="DIR_OR_URL", help="Where the dataset goes: a folder, s3://…")
+    ] = "dataset",
     keep_work: Annotated[bool, typer.Option(help="Keep the work folder, for a later build of another layout.")] = False,
 ) -> None:
     """Build a dataset. Run again after an interruption, it goes on where it stopped."""
@@ -89,11 +93,12 @@ def emit(
     trust_remote_code: Annotated[bool, typer.Option(help="Let the tokenizer's own code run.")] = False,
 ) -> None:
     """Make the layouts again, for another tokenizer or block size. Nothing is synthesized or tokenized again."""
+    from duplexdata.fetch import at_hand
     from duplexdata.reemit import reemit
 
     with _progress("conversations", None) as advance:
         reemit(
-            dataset,
+            at_hand(dataset),
             out,
             tokenizer=tokenizer,
             blocks=_blocks(blocks),
@@ -109,11 +114,13 @@ def emit(
 @app.command()
 def verify(dataset: DatasetArgument) -> None:
     """Derive again what can be derived, from the folder alone, and print what does not hold."""
+    from duplexdata.fetch import at_hand
     from duplexdata.verify import verify as run
 
+    folder = at_hand(dataset, check=False)
     found = 0
     with _progress("rows", None) as advance:
-        for violation in run(dataset, report=lambda _, n: advance(n)):
+        for violation in run(folder, report=lambda _, n: advance(n)):
             found += 1
             row = "-" if violation.row is None else violation.row
             typer.echo(f"{violation.file}: {row}: {violation.rule}: {violation.detail}")
@@ -133,12 +140,14 @@ def show(
 ) -> None:
     """Print a conversation as a timeline of two lanes, and write its sound. Without ID: list some ids."""
     from duplexdata import viewer
+    from duplexdata.fetch import at_hand
 
+    folder = at_hand(dataset, configs=("conversations",))
     if id is None:
-        for name, scenario, seconds in viewer.ids(dataset, 40):
+        for name, scenario, seconds in viewer.ids(folder, 40):
             typer.echo(f"{name}  {scenario}  {seconds:.1f} s")
         return
-    conversation, audio = viewer.find(dataset, id, first=first)
+    conversation, audio = viewer.find(folder, id, first=first)
     for line in viewer.timeline(conversation, width):
         typer.echo(line)
     if audio is None:
@@ -230,10 +239,11 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
         yield lambda n: bar.advance(task, n)
 
 
-def _show_result(out: Path, made: bool) -> None:
-    from duplexdata.manifest import dropped_table, read_manifest
+def _show_result(out: Path | str, made: bool) -> None:
+    from duplexdata.manifest import NAME, dropped_table, parse_manifest
+    from duplexdata.storage import folder_at
 
-    manifest = read_manifest(out)
+    manifest = parse_manifest(folder_at(out).read(NAME) or "", str(out))
     statistics = manifest["statistics"]
     if not made:
         typer.echo(f"{out} is complete already")

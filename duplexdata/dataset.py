@@ -2,109 +2,112 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from duplexdata.card import dataset_card
 from duplexdata.errors import DatasetError
-from duplexdata.manifest import NAME, Markers, build_manifest, read_manifest
+from duplexdata.manifest import NAME, Markers, build_manifest, parse_manifest
 from duplexdata.schema import CONFIGS
-from duplexdata.shards import FileFacts, put_in_place, sha256, temporary_name, write_json, write_text
+from duplexdata.shards import FileFacts
 from duplexdata.stages.encode import codes_path
-from duplexdata.stages.layouts import layout_path, tokenizer_folder
+from duplexdata.stages.layouts import layout_path, tokenizer_at_hand
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.speak import conversations_path
 from duplexdata.stages.work import Marker, Shard
+from duplexdata.storage import Folder, RemoteFolder, Store
 from duplexdata.text.vocabulary import Vocabulary
 
 
-def is_complete(plan: Plan, out: Path) -> bool:
+def is_complete(plan: Plan, out: Folder) -> bool:
     """Whether `out` holds just this run's dataset already."""
-    if not (out / NAME).exists():
+    text = out.read(NAME)
+    if text is None:
         return False
-    manifest = read_manifest(out)
+    manifest = parse_manifest(text, f"{out.shown}/{NAME}")
     if manifest["fingerprint"] != plan.config_fingerprint:
         return False
-    return all((out / f).is_file() and (out / f).stat().st_size == x["bytes"] for f, x in manifest["files"].items())
+    return all(out.size(name) == facts["bytes"] for name, facts in manifest["files"].items())
 
 
-def check_target(out: Path) -> None:
+def check_target(out: Folder) -> None:
     """Raises DatasetError where `out` holds something that is not ours to replace."""
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"{out} is a file; name a folder for the dataset")
-    if not out.exists() or (out / NAME).exists():
+    there = out.names()
+    if NAME in there:
         return
     ours = {*CONFIGS, "tokenizer", "README.md"}
-    foreign = sorted(p.name for p in out.iterdir() if p.name not in ours and not p.name.startswith("."))
-    if foreign:
-        raise DatasetError(f"{out} holds other files ({', '.join(foreign[:5])}); name an empty or a new folder")
+    if foreign := [name for name in there if name not in ours]:
+        raise DatasetError(f"{out.shown} holds other files ({', '.join(foreign[:5])}); name an empty or a new folder")
 
 
-def assemble(plan: Plan, shards: Sequence[Shard], markers: Markers, out: Path) -> None:
+def assemble(plan: Plan, shards: Sequence[Shard], markers: Markers, out: Folder) -> None:
     """Put a finished run's files into `out`. Interrupted, it can be run again; the manifest is written last."""
     check_target(out)
     _remove_old(out)
     files: dict[str, FileFacts] = {}
-    layouts = plan.config.layout.emit
     for i, shard in enumerate(shards):
-        place(conversations_path(plan, shard), out, "conversations", markers.speech[i], files)
+        place(plan.store, conversations_path(plan, shard), out, "conversations", markers.speech[i], files)
         if markers.codes:
-            place(codes_path(plan, shard), out, "codes", markers.codes[i], files)
-        for layout in layouts:
-            place(layout_path(plan, shard, layout), out, layout, markers.layouts[i], files, prefix=f"{layout}/")
-    copy_tokenizer(tokenizer_folder(plan), out, files)
-    vocabulary = Vocabulary.read(tokenizer_folder(plan)).facts()
-    finish(out, build_manifest(plan, markers, files, vocabulary), files)
+            place(plan.store, codes_path(plan, shard), out, "codes", markers.codes[i], files)
+        for layout in plan.config.layout.emit:
+            path = layout_path(plan, shard, layout)
+            place(plan.store, path, out, layout, markers.layouts[i], files, prefix=f"{layout}/")
+    tokenizer, made = tokenizer_at_hand(plan)
+    put_tokenizer(tokenizer, made.files, out, files)
+    finish(out, build_manifest(plan, markers, files, Vocabulary.read(tokenizer).facts()), files)
 
 
-def finish(out: Path, manifest: dict[str, object], files: dict[str, FileFacts]) -> None:
+def finish(out: Folder, manifest: dict[str, object], files: Mapping[str, FileFacts]) -> None:
     """The card, then the manifest."""
     configs = [
         c for c in ("sft", "dpo", "tdm", "duo", "codes", "conversations") if any(f.startswith(f"{c}/") for f in files)
     ]
-    write_text(out / "README.md", dataset_card(out.resolve().name, manifest, configs))
-    write_json(out / NAME, manifest)
+    out.write("README.md", dataset_card(out.name, manifest, configs))
+    out.write(NAME, json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def place(source: Path, out: Path, config: str, marker: Marker, files: dict[str, FileFacts], prefix: str = "") -> None:
-    """Link (or copy) a finished file into the dataset."""
+def place(
+    store: Store,
+    source: Path,
+    out: Folder,
+    config: str,
+    marker: Marker,
+    files: dict[str, FileFacts],
+    prefix: str = "",
+) -> None:
+    """Put a finished file into the dataset: linked on one machine, copied inside one object store."""
     facts = marker.files[f"{prefix}{source.name}"]
-    target = out / config / source.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(target)
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, temporary)
-    put_in_place(temporary, target)
-    files[f"{config}/{source.name}"] = facts
+    name = f"{config}/{source.name}"
+    if store.remote is not None and isinstance(out, RemoteFolder):
+        out.take(store.remote, store.name(source), name)
+    else:
+        out.put(store.bring(source, facts), name)
+    files[name] = facts
 
 
-def copy_tokenizer(folder: Path, out: Path, files: dict[str, FileFacts]) -> None:
-    for source in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        target = out / "tokenizer" / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(target)
-        shutil.copyfile(source, temporary)
-        put_in_place(temporary, target)
-        files[f"tokenizer/{source.name}"] = FileFacts(0, target.stat().st_size, sha256(target))
+def put_tokenizer(folder: Path, made: Mapping[str, FileFacts], out: Folder, files: dict[str, FileFacts]) -> None:
+    """
+    Args:
+        made: the tokenizer's files, as "tokenizer/name"; `folder` holds them.
+    """
+    for name, facts in sorted(made.items()):
+        out.put(folder.parent / name, name)
+        files[name] = facts
 
 
-def _remove_old(out: Path) -> None:
+def _remove_old(out: Folder) -> None:
     """Take away a dataset of another configuration: first what vouches for it, then the files it names."""
-    out.mkdir(parents=True, exist_ok=True)
-    if (out / NAME).exists():
-        old: Mapping[str, object] = read_manifest(out)["files"]
-        (out / NAME).unlink()
+    if (text := out.read(NAME)) is not None:
+        old: Mapping[str, object] = parse_manifest(text, f"{out.shown}/{NAME}")["files"]
+        out.remove(NAME)
         for name in old:
-            if ".." not in Path(name).parts and not Path(name).is_absolute():
-                (out / name).unlink(missing_ok=True)
+            path = PurePosixPath(name)
+            if ".." not in path.parts and not path.is_absolute():
+                out.remove(name)
     for config in CONFIGS:
         # What an interrupted assembly left: only names of our own form.
-        for path in (out / config).glob("*-of-*.parquet"):
-            path.unlink()
-        for path in (out / config).glob(".*.tmp"):
-            path.unlink()
+        for name in out.files_in(config):
+            file = PurePosixPath(name)
+            if file.match("*-of-*.parquet") or file.match(".*.tmp"):
+                out.remove(name)

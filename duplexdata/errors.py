@@ -58,5 +58,13 @@ class ShardError(DuplexDataError):
     """A file of an earlier stage is missing, truncated or not what its marker says."""
 
 
+class StorageError(DuplexDataError):
+    """A folder, local or behind a URL, cannot be read or written. `retryable`: the same may work again."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
 class DatasetError(DuplexDataError):
     """A folder is no dataset of ours, or one that the operation cannot work on."""

@@ -79,7 +79,7 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
     """Raises DatasetError: there is none, or it is no JSON of ours."""
     path = dataset / NAME
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DatasetError(
             f"{dataset} has no {NAME}: it is no dataset of duplexdata, or its build is not finished "
@@ -87,8 +87,17 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: str, where: str) -> dict[str, Any]:
+    """Raises DatasetError: it is no JSON of ours. `where` it stands is for the message."""
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise DatasetError(f"{where} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
-        raise DatasetError(f"{path} is no manifest of format {FORMAT}")
+        raise DatasetError(f"{where} is no manifest of format {FORMAT}")
     return manifest
 
 
@@ -110,4 +119,4 @@ def _mapping(value: object) -> dict[str, Any]:
     return value
 
 
-__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "read_manifest"]
+__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "parse_manifest", "read_manifest"]

@@ -12,13 +12,15 @@ from typing import Any
 
 from duplexdata.config import Config, LayoutConfig, as_dict
 from duplexdata.config_file import load_config
-from duplexdata.dataset import check_target, copy_tokenizer, finish, place
+from duplexdata.dataset import check_target, finish, place, put_tokenizer
 from duplexdata.errors import DatasetError
 from duplexdata.manifest import read_manifest
 from duplexdata.shards import FileFacts, batches, put_in_place, temporary_name
 from duplexdata.stages.emit import Emission, emit_shard
+from duplexdata.stages.layouts import tokenizer_files
 from duplexdata.stages.plan import dataset_fingerprint
 from duplexdata.stages.work import Marker, sum_counts
+from duplexdata.storage import LocalFolder, Store
 from duplexdata.text.vocabulary import Vocabulary, make_tokenizer
 from duplexdata.units import Grid
 
@@ -46,11 +48,12 @@ def reemit(
     old = read_manifest(dataset)
     if out.resolve() == dataset.resolve():
         raise DatasetError("--out is the dataset itself; name another folder")
-    check_target(out)
+    target = LocalFolder(out.resolve())
+    check_target(target)
     config = _new_config(old, tokenizer, blocks, slicing, layouts, trust_remote_code)
     layout = config.layout
     shutil.rmtree(out, ignore_errors=True)
-    work = out.resolve().with_name(f".{out.resolve().name}.work")
+    work = target.work.path
     shutil.rmtree(work, ignore_errors=True)
     files: dict[str, FileFacts] = {}
     try:
@@ -60,11 +63,11 @@ def reemit(
         else:
             make_tokenizer(tokenizer, _codebook(old), folder, trust_remote_code=trust_remote_code)
         vocabulary = Vocabulary.read(folder)
-        copy_tokenizer(folder, out, files)
-        emitted = _emit_all(dataset, old, work, out, layout, vocabulary, config, files, report)
+        put_tokenizer(folder, tokenizer_files(folder), target, files)
+        emitted = _emit_all(dataset, old, work, target, layout, vocabulary, config, files, report)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    finish(out, _new_manifest(old, config, files, vocabulary, emitted), files)
+    finish(target, _new_manifest(old, config, files, vocabulary, emitted), files)
     if tdm_jsonl is not None:
         write_tdm_jsonl(out, tdm_jsonl)
 
@@ -100,7 +103,7 @@ def _emit_all(
     dataset: Path,
     old: dict[str, Any],
     work: Path,
-    out: Path,
+    out: LocalFolder,
     layout: LayoutConfig,
     vocabulary: Vocabulary,
     config: Config,
@@ -108,6 +111,7 @@ def _emit_all(
     report: Callable[[int], None],
 ) -> list[Emission]:
     found: list[Emission] = []
+    store = Store(work)
     grid = Grid(layout.n_speech, layout.n_text)
     scheduled = Grid(**old["scheduled_for"])
     for name in sorted(f for f in old["files"] if f.startswith("conversations/")):
@@ -121,9 +125,9 @@ def _emit_all(
         for kept in ("conversations", "codes"):
             if f"{kept}/{shard}" in old["files"]:
                 facts = FileFacts(**old["files"][f"{kept}/{shard}"])
-                place(dataset / kept / shard, out, kept, Marker("", {shard: facts}), files)
+                place(store, dataset / kept / shard, out, kept, Marker("", {shard: facts}), files)
         for x, path in paths.items():
-            place(path, out, x, Marker("", {shard: emission.files[x]}), files)
+            place(store, path, out, x, Marker("", {shard: emission.files[x]}), files)
         found.append(emission)
         report(emission.counts[0].items_in if emission.counts else 0)
     return found

@@ -5,7 +5,6 @@ stopped in any way is gone on with by starting another with the same parameters.
 """
 
 import shlex
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
@@ -25,12 +24,12 @@ from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from duplexdata.build import check_backends, encoders, fused, gather, prepare, process_pool, run_shard, work_folder
+from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare, process_pool
 from duplexdata.config import Config
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import DuplexDataError
-from duplexdata.manifest import dropped_table, read_manifest
+from duplexdata.manifest import NAME, dropped_table, parse_manifest
 from duplexdata.stages.encode import encode, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts
@@ -38,6 +37,7 @@ from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.scripts import write_scripts
 from duplexdata.stages.speak import speak
 from duplexdata.stages.work import Shard, shards_of
+from duplexdata.storage import Folder, Store, folder_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def run_name() -> str:
     given: Mapping[str, Any] = runtime.flow_run.parameters
     try:
         config = settings(given["config"], given["source"], given["conversations"], given["seed"])
-        fingerprint = make_plan(config, Path()).config_fingerprint
+        fingerprint = make_plan(config, Store(Path())).config_fingerprint
     except DuplexDataError:
         return f"{Path(given['out']).name}: refused"  # the flow itself will say why
     return f"{Path(given['out']).name}: {config.conversations} conversations, {fingerprint}"
@@ -97,14 +97,14 @@ def build(
 
     Returns: the dataset's path.
     """
-    folder = Path(out).expanduser().resolve()
+    folder = folder_at(out)
     resolved = settings(config, source, conversations, seed)
     check_target(folder)
     check_backends(resolved)
-    plan = make_plan(resolved, work_folder(folder))
+    plan = make_plan(resolved, Store.of(folder.work))
     if is_complete(plan, folder):
-        get_run_logger().info("%s is complete: nothing to do", folder)
-        return str(folder)
+        get_run_logger().info("%s is complete: nothing to do", folder.shown)
+        return folder.shown
 
     shards = shards_of(resolved)
     processes = Processes(min(workers, len(shards)), min(encoders(resolved), len(shards)))
@@ -116,7 +116,7 @@ def build(
         follow(done)
         well(put_together(plan, shards, folder, return_state=True))
     describe(folder)
-    return str(folder)
+    return folder.shown
 
 
 def settings(config: str | None, source: Sequence[str] | None, conversations: int | None, seed: int | None) -> Config:
@@ -239,10 +239,9 @@ def emit(plan: Plan, shard: Shard) -> None:
 
 
 @stage("assemble", "assemble")
-def put_together(plan: Plan, shards: list[Shard], folder: Path) -> None:
-    """All is done: asked again, the stages only hand out their markers."""
-    assemble(plan, shards, gather(ingest(plan), [run_shard(plan, shard) for shard in shards]), folder)
-    shutil.rmtree(plan.work, ignore_errors=True)
+def put_together(plan: Plan, shards: list[Shard], folder: Folder) -> None:
+    assemble(plan, shards, gather(ingest(plan), [markers_of(plan, shard) for shard in shards]), folder)
+    plan.store.remove_all()
 
 
 # -- what the flow tells
@@ -277,19 +276,19 @@ def follow(stages: Sequence[Futures]) -> None:
         update_progress(bar, 100 * done / len(futures), f"{done} of {len(futures)} tasks of shards done")
 
 
-def describe(folder: Path) -> None:
-    manifest = read_manifest(folder)
+def describe(folder: Folder) -> None:
+    manifest = parse_manifest(folder.read(NAME) or "", folder.shown)
     table = [
         {"stage": name, "in": n_in, "out": n_out, "dropped": dropped}
         for name, n_in, n_out, dropped in dropped_table(manifest["stages"])
     ]
-    create_table_artifact(table, key="build-counts", description=f"In, out and dropped by stage: {folder}")
-    config = next(c for c in ("sft", "dpo", "tdm", "duo", "conversations") if (folder / c).is_dir())
+    create_table_artifact(table, key="build-counts", description=f"In, out and dropped by stage: {folder.shown}")
+    config = next(c for c in ("sft", "dpo", "tdm", "duo", "conversations") if c in folder.names())
     create_markdown_artifact(
         f"# {folder.name}\n\n{manifest['statistics']['hours']:.2f} hours, {manifest['fingerprint']}\n\n"
         "```python\nfrom datasets import load_dataset\n\n"
-        f"rows = load_dataset({str(folder)!r}, {config!r}, split='train')\n```\n\n"
-        f"```sh\nduplexdata verify {shlex.quote(str(folder))}\n```\n",
+        f"rows = load_dataset({folder.shown!r}, {config!r}, split='train')\n```\n\n"
+        f"```sh\nduplexdata verify {shlex.quote(folder.shown)}\n```\n",
         key="build-dataset",
         description="How to load the dataset",
     )

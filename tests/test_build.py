@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from duplexdata.build import build, work_folder
+from duplexdata.build import build
 from duplexdata.config import Config, LayoutConfig, MixConfig, ShardConfig, SourceConfig, SpeechConfig
 from duplexdata.dialogue import Scenario
 from duplexdata.errors import DatasetError, SourceError
 from duplexdata.manifest import read_manifest
 from duplexdata.stages.work import shards_of
+from duplexdata.storage import folder_at
 
 pytest.importorskip("espeakng_loader")
 SMALL = Config(conversations=24, shards=ShardConfig(conversations=6, test_fraction=0.2))
@@ -48,7 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_finished_build_is_not_done_again_and_leaves_no_work_folder(undisturbed: Path) -> None:
-    assert not work_folder(undisturbed).exists()
+    assert not folder_at(undisturbed).work.path.exists()
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
     assert not _build(SMALL, undisturbed)
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
@@ -71,7 +72,7 @@ def test_every_file_is_the_same_after_three_kills(undisturbed: Path, tmp_path: P
         process = subprocess.Popen(
             command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while process.poll() is None and len(list(work_folder(out).rglob("*.done.json"))) < markers:
+        while process.poll() is None and len(list(folder_at(out).work.path.rglob("*.done.json"))) < markers:
             time.sleep(0.02)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -89,15 +90,15 @@ def test_workers_end_when_their_build_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "duplexdata.cli", "build", "--conversations", "400", "--workers", "2"]
     out = tmp_path / "a-name-of-its-own"
     process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(work_folder(out).rglob("*.jsonl")):
+    while process.poll() is None and not list(folder_at(out).work.path.rglob("*.jsonl")):
         time.sleep(0.05)
     process.kill()
     process.wait()
     for _ in range(100):
-        if not _holders(work_folder(out)):
+        if not _holders(folder_at(out).work.path):
             return
         time.sleep(0.1)
-    raise AssertionError(f"still at work: {_holders(work_folder(out))}")
+    raise AssertionError(f"still at work: {_holders(folder_at(out).work.path)}")
 
 
 def _holders(folder: Path) -> list[str]:
@@ -127,7 +128,7 @@ def test_another_layout_reuses_the_sound_of_a_kept_work_folder(tmp_path: Path) -
     out = tmp_path / "dataset"
     config = replace(SMALL, conversations=6, shards=ShardConfig(test_fraction=0.3))
     build(config, out, workers=1, report=lambda *_: None, keep_work=True)
-    spoken = {p: p.stat().st_mtime_ns for p in work_folder(out).glob("speech-*/*")}
+    spoken = {p: p.stat().st_mtime_ns for p in folder_at(out).work.path.glob("speech-*/*")}
     sound = {p.name: p.stat().st_ino for p in (out / "conversations").iterdir()}
     build(replace(config, layout=LayoutConfig(n_text=6)), out, workers=1, report=lambda *_: None, keep_work=True)
     # The grid decides on a conversation's length, so sound is made again for another N:M …

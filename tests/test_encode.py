@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from duplexdata import backends
 from duplexdata.audio import from_flac
 from duplexdata.backends import checkpoint_identity, codebook_size, device_count, make_speech_tokenizer
-from duplexdata.build import Workers, build, encoders, prepare, speak_shard, work_folder
+from duplexdata.build import Workers, build, encoders, prepare, speak_shard
 from duplexdata.codecs.glm4voice import Glm4VoiceTokenizer
 from duplexdata.config import CodecConfig, Config, LayoutConfig, ShardConfig
 from duplexdata.conversation import Negative
@@ -36,6 +36,7 @@ from duplexdata.stages.ingest import ingest
 from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.speak import reading
 from duplexdata.stages.work import Shard, shards_of
+from duplexdata.storage import Store, folder_at
 
 sys.path.insert(0, str(Path(__file__).parent / "codecs"))
 from glm4voice_plain import TINY, write_checkpoint
@@ -73,7 +74,7 @@ def with_codec(checkpoint: Path, name: str, **options: Any) -> Config:
 @pytest.fixture(scope="module")
 def spoken(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path]) -> Plan:
     """A run of GLM-4-Voice's tokenizer of which everything up to the sound is done."""
-    plan = make_plan(with_codec(checkpoints["glm4voice"], "glm4voice"), tmp_path_factory.mktemp("work"))
+    plan = make_plan(with_codec(checkpoints["glm4voice"], "glm4voice"), Store(tmp_path_factory.mktemp("work")))
     ingest(plan)
     prepare(plan)
     for shard in shards_of(plan.config):
@@ -134,7 +135,7 @@ def test_codes_of_the_golden_checkpoint(spoken: Plan, shared_data: Path, layout:
     golden = shared_data.parent / "golden" / "glm4voice_tokenizer" / layout
     if not golden.is_dir():
         pytest.skip(f"no golden data: {golden} is missing")
-    plan = make_plan(with_codec(golden, "glm4voice"), spoken.work)
+    plan = make_plan(with_codec(golden, "glm4voice"), spoken.store)
     shard = shards_of(plan.config)[1]
     assert (plan.speech, plan.codes != spoken.codes) == (spoken.speech, True)
     encode(plan, shard)
@@ -283,7 +284,7 @@ def test_a_build_with_mimi_holds_all_codebooks_and_interleaves_the_first(
     out = tmp_path / "dataset"
     config = with_codec(checkpoints["mimi"], "mimi", n_codebooks=4)
     assert build(config, out, workers=1, report=lambda *_: None, keep_work=True)
-    plan = make_plan(config, work_folder(out))
+    plan = make_plan(config, Store(folder_at(out).work.path))
     for shard in shards_of(config):
         assert _stored(out / "codes" / f"{shard.name}.parquet") == _expected(plan, shard)
 
@@ -365,8 +366,8 @@ def test_a_build_stopped_between_sound_and_tokens_goes_on(
         _breaks_encoding(patch)
         with pytest.raises(CodecError, match="the device is gone"):
             build(config, out, workers=1, report=lambda *_: None)
-    sound = {p: p.stat().st_ino for p in work_folder(out).glob("speech-*/train*.parquet")}
-    assert sound and not list(work_folder(out).glob("codes-*/*.parquet"))
+    sound = {p: p.stat().st_ino for p in folder_at(out).work.path.glob("speech-*/train*.parquet")}
+    assert sound and not list(folder_at(out).work.path.glob("codes-*/*.parquet"))
     assert build(config, out, workers=1, report=lambda *_: None, keep_work=True)
     assert {p: p.stat().st_ino for p in sound} == sound
     assert build(config, undisturbed, workers=1, report=lambda *_: None)
@@ -383,7 +384,7 @@ def test_other_weights_of_the_same_shape_are_encoded_anew(
         for path in checkpoints[name].iterdir():
             here.mkdir(exist_ok=True)
             (here / path.name).write_bytes(path.read_bytes())
-        plans.append(make_plan(with_codec(here, "mimi"), spoken.work))
+        plans.append(make_plan(with_codec(here, "mimi"), spoken.store))
     assert plans[0].speech == plans[1].speech == spoken.speech
     assert plans[0].codes == plans[2].codes != plans[1].codes
     shard = shards_of(spoken.config)[1]
@@ -425,9 +426,9 @@ def test_the_codebook_is_known_without_the_weights(checkpoints: dict[str, Path],
 
 def test_no_fingerprint_depends_on_the_device(spoken: Plan) -> None:
     config = spoken.config
-    elsewhere = make_plan(replace(config, codec=replace(config.codec, device="cuda:1")), spoken.work)
+    elsewhere = make_plan(replace(config, codec=replace(config.codec, device="cuda:1")), spoken.store)
     assert replace(elsewhere, config=config) == spoken
-    other = make_plan(replace(config, codec=replace(config.codec, precision="bf16")), spoken.work)
+    other = make_plan(replace(config, codec=replace(config.codec, precision="bf16")), spoken.store)
     assert (other.speech, other.codes == spoken.codes) == (spoken.speech, False)
 
 
@@ -472,7 +473,7 @@ def test_shards_dealt_to_processes_of_their_own_give_the_same_files(
     config = replace(with_codec(checkpoints["mimi"], "mimi"), shards=ShardConfig(conversations=2, test_fraction=0.3))
     found = []
     for workers, own in ((1, 0), (2, 1), (2, 2)):
-        plan = make_plan(config, tmp_path / f"{workers}-{own}")
+        plan = make_plan(config, Store(tmp_path / f"{workers}-{own}"))
         seen: list[int] = []
         with Workers(workers, encoders=own) as pool:
             ingest(plan)

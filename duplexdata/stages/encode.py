@@ -99,7 +99,7 @@ def speak_and_encode(plan: Plan, shard: Shard) -> tuple[Marker, Marker]:
         encoded = _encode(plan, shard, tokenizer, windows_of(stream, tokenizer, FRAMES), at_once())
         for _ in stream:  # `_encode` has read it to its end: the marker is written
             raise AssertionError("conversations left over")
-        spoken = is_spoken(plan, shard)
+        spoken = is_spoken(plan, shard, check=False)
         assert spoken is not None
     return spoken, encoded or encode(plan, shard)
 
@@ -200,11 +200,11 @@ def windows_of(stream: Iterable[Rendered], tokenizer: SpeechTokenizer, most: int
 # -- the stage
 
 
-def is_encoded(plan: Plan, shard: Shard) -> Marker | None:
-    return read_marker(_marker_path(plan, shard), plan.codes)
+def is_encoded(plan: Plan, shard: Shard, *, check: bool = True) -> Marker | None:
+    return read_marker(plan.store, codes_marker_path(plan, shard), plan.codes, check=check)
 
 
-def _marker_path(plan: Plan, shard: Shard) -> Path:
+def codes_marker_path(plan: Plan, shard: Shard) -> Path:
     return plan.stage_folder("codes") / f"{shard.name}.done.json"
 
 
@@ -228,7 +228,7 @@ def _encode(
         files = {path.name: writer.close()}
     counts = Counts("codes", writer.rows, writer.rows)
     facts = {"codec": tokenizer.describe(), "frames": frames, "clock": clock}
-    return write_marker(_marker_path(plan, shard), Marker(plan.codes, files, (counts,), facts))
+    return write_marker(plan.store, codes_marker_path(plan, shard), Marker(plan.codes, files, (counts,), facts))
 
 
 def _write(

@@ -16,7 +16,7 @@ from duplexdata.shards import FileFacts, put_in_place, sha256, temporary_name
 from duplexdata.sources.read import read_dialogues
 from duplexdata.sources.shapes import SourceSpec
 from duplexdata.stages.plan import Plan, dialogues_wanted
-from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
+from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
 
 _CHUNK = 20_000
 """Dialogues sorted at a time: bounds the memory, whatever the corpus."""
@@ -42,7 +42,7 @@ def ingest(plan: Plan) -> Marker:
     """
     where = plan.stage_folder("ingest")
     marker = where / "done.json"
-    if found := read_marker(marker, plan.ingest):
+    if found := read_marker(plan.store, marker, plan.ingest):
         return found
     dropped: Counter[str] = Counter()
     examples: list[str] = []
@@ -66,7 +66,7 @@ def ingest(plan: Plan) -> Marker:
         reasons = ", ".join(f"{n} x {r}" for r, n in dropped.most_common()) or "no rows"
         raise SourceError(f"the sources hold no dialogue that can be used ({reasons}); first: {examples[:1]}")
     counts = Counts("sources", kept + dropped.total(), kept, dict(sorted(dropped.items())))
-    return write_marker(marker, Marker(plan.ingest, files, (counts,), {"rejected": examples}))
+    return write_marker(plan.store, marker, Marker(plan.ingest, files, (counts,), {"rejected": examples}))
 
 
 def _all_sources(plan: Plan) -> Iterator[Dialogue | Rejected]:
@@ -111,9 +111,10 @@ def _write_chunk(where: Path, rows: list[tuple[float, str, Dialogue]], files: di
 def read_pool(plan: Plan, shard: Shard) -> tuple[list[Dialogue], int]:
     """A shard's own dialogues, in an order that depends on nothing but them, and how many duplicates there were."""
     where = plan.stage_folder("ingest")
+    chunks = at_hand(plan.store, where / "done.json", plan.ingest).files
     found: dict[str, Dialogue] = {}
     duplicates = 0
-    for path in sorted(where.glob("chunk-*.parquet")):
+    for path in sorted(where / name for name in chunks):
         # Only the row groups whose `u` overlaps the shard's are read.
         table = pq.read_table(path, filters=[("u", ">=", shard.low), ("u", "<", shard.high)])
         for row in table.to_pylist():

@@ -14,6 +14,7 @@ from duplexdata.config import Config, SourceConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.speech.voices import assistant_voice, user_voices
+from duplexdata.storage import Store
 
 # Raised whenever a change of the code changes a stage's bytes.
 INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 1, 1, 1, 1
@@ -29,7 +30,7 @@ class Plan:
     """
 
     config: Config
-    work: Path
+    store: Store
     ingest: str
     scripts: str
     speech: str
@@ -41,11 +42,16 @@ class Plan:
     synthesizer: str
     prompt_version: str
 
+    @property
+    def work(self) -> Path:
+        """The run's folder on this machine."""
+        return self.store.local
+
     def stage_folder(self, stage: str) -> Path:
-        return self.work / f"{stage}-{getattr(self, stage)}"
+        return self.store.local / f"{stage}-{getattr(self, stage)}"
 
 
-def make_plan(config: Config, work: Path) -> Plan:
+def make_plan(config: Config, store: Store) -> Plan:
     public = public_config(config)
     prompts = prompt_version()
     synthesizer = describe_synthesizer(config)
@@ -70,7 +76,7 @@ def make_plan(config: Config, work: Path) -> Plan:
     }
     return Plan(
         config=config,
-        work=work,
+        store=store,
         ingest=ingest,
         scripts=scripts,
         speech=speech,

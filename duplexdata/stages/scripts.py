@@ -22,7 +22,7 @@ from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.spoken import speakable_dialogue
 from duplexdata.stages.ingest import read_pool
 from duplexdata.stages.plan import Plan
-from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
+from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
 
 _LOOK_AHEAD = 64
 """Dialogues looked through for one that a scenario fits before another scenario is taken."""
@@ -30,16 +30,20 @@ _LOOK_AHEAD = 64
 
 def write_scripts(plan: Plan, shard: Shard) -> Marker:
     """One JSON line per script."""
-    path = scripts_path(plan, shard)
-    marker = path.with_suffix(".done.json")
-    if found := read_marker(marker, plan.scripts):
+    path, marker = scripts_path(plan, shard), scripts_marker_path(plan, shard)
+    if found := read_marker(plan.store, marker, plan.scripts):
         return found
     pool, duplicates = read_pool(plan, shard)
     planner = _Planner(plan, shard, pool)
     lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in planner.scripts()]
     write_text(path, "".join(lines))
     files = {path.name: FileFacts(len(lines), path.stat().st_size, sha256(path))}
-    return write_marker(marker, Marker(plan.scripts, files, planner.counts(duplicates, len(lines)), planner.facts()))
+    counts = planner.counts(duplicates, len(lines))
+    return write_marker(plan.store, marker, Marker(plan.scripts, files, counts, planner.facts()))
+
+
+def scripts_marker_path(plan: Plan, shard: Shard) -> Path:
+    return scripts_path(plan, shard).with_suffix(".done.json")
 
 
 def scripts_path(plan: Plan, shard: Shard) -> Path:
@@ -48,6 +52,7 @@ def scripts_path(plan: Plan, shard: Shard) -> Path:
 
 def read_scripts(plan: Plan, shard: Shard) -> Iterator[Script]:
     path = scripts_path(plan, shard)
+    at_hand(plan.store, scripts_marker_path(plan, shard), plan.scripts)
     try:
         with path.open(encoding="utf-8") as lines:
             for line in lines:

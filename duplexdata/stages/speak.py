@@ -27,7 +27,7 @@ from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.scripts import read_scripts
 from duplexdata.stages.statistics import Statistics
-from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
+from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
 from duplexdata.timeline import Cut, Take, plan_cut, schedule, with_word_times
 from duplexdata.units import Grid, to_samples
 from duplexdata.windows import windows
@@ -88,8 +88,8 @@ def marker_path(plan: Plan, shard: Shard) -> Path:
     return plan.stage_folder("speech") / f"{shard.name}.done.json"
 
 
-def is_spoken(plan: Plan, shard: Shard) -> Marker | None:
-    return read_marker(marker_path(plan, shard), plan.speech)
+def is_spoken(plan: Plan, shard: Shard, *, check: bool = True) -> Marker | None:
+    return read_marker(plan.store, marker_path(plan, shard), plan.speech, check=check)
 
 
 def speak(plan: Plan, shard: Shard) -> Marker:
@@ -98,7 +98,7 @@ def speak(plan: Plan, shard: Shard) -> Marker:
         return found
     for _ in speaking(plan, shard):
         pass
-    found = is_spoken(plan, shard)
+    found = is_spoken(plan, shard, check=False)
     assert found is not None
     return found
 
@@ -145,7 +145,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
         synthesizer.close()
     counts = Counts("speech", asked, made, dict(sorted(dropped.items())))
     facts = {"statistics": statistics.as_dict(), "left_out": dict(sorted(left_out.items()))}
-    write_marker(marker_path(plan, shard), Marker(plan.speech, files, (counts,), facts))
+    write_marker(plan.store, marker_path(plan, shard), Marker(plan.speech, files, (counts,), facts))
 
 
 @dataclass(slots=True)
@@ -349,6 +349,7 @@ class _NegativeWriter:
 
 def reading(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     """What `speaking` handed on, read back."""
+    at_hand(plan.store, marker_path(plan, shard), plan.speech)
     negatives = (row for batch in batches(_negatives_path(plan, shard), None, _WINDOW) for row in batch.to_pylist())
     path = conversations_path(plan, shard)
     for batch in batches(path, None, _WINDOW):

@@ -17,6 +17,7 @@ from pathlib import Path
 from duplexdata.config import Config
 from duplexdata.errors import ShardError
 from duplexdata.shards import FileFacts, write_json
+from duplexdata.storage import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +100,41 @@ class Marker:
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-def write_marker(path: Path, marker: Marker) -> Marker:
+def write_marker(store: Store, path: Path, marker: Marker) -> Marker:
+    """Vouch for finished files: they are published first."""
+    for name in marker.files:
+        store.publish(path.parent / name)
     write_json(path, asdict(marker))
+    store.publish(path)
     return marker
 
 
-def read_marker(path: Path, fingerprint: str) -> Marker | None:
-    """The marker, if the work is finished and its files are still there in full; else None."""
+def read_marker(store: Store, path: Path, fingerprint: str, *, check: bool = True) -> Marker | None:
+    """The marker, if the work is finished and its files are still what they were; else None: it is done again.
+
+    Args:
+        check: compare checksums too. Not needed for what this run has just made.
+    """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if raw.get("fingerprint") != fingerprint:
-        return None
-    files = {name: FileFacts(**facts) for name, facts in raw["files"].items()}
-    for name, facts in files.items():
-        try:
-            if (path.parent / name).stat().st_size != facts.bytes:
-                return None
-        except OSError:
+        raw = json.loads(store.read_text(path) or "")
+        if raw["fingerprint"] != fingerprint:
             return None
-    return Marker(fingerprint, files, tuple(Counts(**c) for c in raw["counts"]), raw["facts"])
+        files = {str(name): FileFacts(**facts) for name, facts in raw["files"].items()}
+        marker = Marker(fingerprint, files, tuple(Counts(**c) for c in raw["counts"]), raw["facts"])
+    except (ValueError, KeyError, TypeError, AttributeError, ShardError):
+        return None  # no marker, or a damaged one
+    good = all(store.holds(path.parent / name, facts, check=check) for name, facts in files.items())
+    return marker if good else None
+
+
+def at_hand(store: Store, path: Path, fingerprint: str) -> Marker:
+    """The marker of an earlier stage, its files on this machine. Raises ShardError: the stage is not finished."""
+    marker = read_marker(store, path, fingerprint, check=False)
+    if marker is None:
+        raise ShardError(f"{path.parent}: not finished, or its files are gone; run the build again")
+    for name, facts in marker.files.items():
+        store.bring(path.parent / name, facts)
+    return marker
 
 
 def sum_counts(all_counts: list[Counts]) -> list[Counts]:

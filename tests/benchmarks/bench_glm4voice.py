@@ -50,6 +50,7 @@ from duplexdata.stages import encode as stage
 from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.speak import Patch, Rendered, _negatives_path, _NegativeWriter, conversations_path, reading
 from duplexdata.stages.work import Shard
+from duplexdata.storage import Store
 from duplexdata.windows import windows
 
 Pcm = npt.NDArray[np.int16]
@@ -299,10 +300,10 @@ def time_shards(
         checkpoint = Path(folder, "checkpoint")
         checkpoint.mkdir()
         run = Config(codec=CodecConfig("glm4voice", str(checkpoint), str(device)))
-        audio_sec = write_shard(make_plan(run, Path(folder)), shard)
+        audio_sec = write_shard(make_plan(run, Store(Path(folder))), shard)
         say(f"shard of {n} conversations, {audio_sec:.0f} s of audio in all channels")
         for precision in precisions:
-            plan = make_plan(replace(run, codec=replace(run.codec, precision=precision)), Path(folder))
+            plan = make_plan(replace(run, codec=replace(run.codec, precision=precision)), Store(Path(folder)))
             encoder = Encoder(config, tensors, device, precision)
             codec = Glm4VoiceTokenizer(encoder, weights="random", precision=precision, token_budget=token_budget)
             codec.encode(random_clips(512 if device.type == "cuda" else 1, 1))
