@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, device_count, make_synthesizer
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
-from duplexdata.errors import ConfigError, ShardError
+from duplexdata.errors import ConfigError, ShardError, Stopped
 from duplexdata.manifest import Markers
+from duplexdata.pools import Processes
 from duplexdata.stages.encode import codes_marker_path, encode, release_tokenizer, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import layouts_marker_path, write_layouts, write_tokenizer
@@ -24,10 +22,8 @@ from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.scripts import scripts_marker_path, write_scripts
 from duplexdata.stages.speak import marker_path, speak
 from duplexdata.stages.work import Marker, Shard, read_marker, shards_of
+from duplexdata.stopping import Stop, stoppable
 from duplexdata.storage import RemoteFolder, Store, folder_at
-
-if TYPE_CHECKING:
-    from multiprocessing.sharedctypes import Synchronized
 
 Report = Callable[[str, int], None]
 """Called with a stage's name and the conversations that have passed it."""
@@ -133,6 +129,10 @@ def speak_shard(plan: Plan, shard: Shard) -> None:
     speak(plan, shard)
 
 
+_LIVES = 3
+"""Workers that a shard may take with it before it is given up."""
+
+
 class Workers:
     """Local processes that shards are dealt out to; with one worker, this process itself.
 
@@ -142,93 +142,76 @@ class Workers:
     """
 
     def __init__(self, n: int, encoders: int = 0) -> None:
-        self._pool = process_pool(n) if n > 1 else None
-        self._encoders = process_pool(encoders, on_gpus=True) if n > 1 and encoders else None
+        self._n, self._encoders = n, encoders
+        self._processes = Processes(n, encoders) if n > 1 else None
 
     def __enter__(self) -> Workers:
-        if self._pool is not None:
-            # Its processes load their libraries while this one reads the sources.
-            self._pool.submit(os.getpid)
+        if self._processes is not None:
+            # They load their libraries while this process reads the sources.
+            self._processes.warm_up()
         return self
 
-    def __exit__(self, kind: object, error: object, tb: object) -> None:
-        for pool in (self._pool, self._encoders):
-            if pool is not None:
-                pool.shutdown(wait=kind is None, cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, error: object, tb: object) -> None:
+        if self._processes is not None:
+            self._processes.close(at_once=kind is not None and not issubclass(kind, Stopped))
         release_tokenizer()
 
     def run(self, plan: Plan, shards: Sequence[Shard], report: Report) -> list[ShardMarkers]:
-        """Markers in the shards' order, whatever the order they were done in."""
+        """Markers in the shards' order, whatever the order they were done in.
+
+        Raises: Stopped: by a signal, once the shards in progress were finished.
+        """
         done: dict[int, ShardMarkers] = {}
 
         def finish(i: int, found: ShardMarkers) -> None:
             done[i] = found
             report("shards", found.speech.counts[0].items_out)
 
-        if self._pool is None:
-            for i, shard in enumerate(shards):
-                finish(i, run_shard(plan, shard))
-            return [done[i] for i in range(len(shards))]
-        # `run_shard` does what is left to do: after the sound and the tokens, the layouts.
-        steps: list[tuple[ProcessPoolExecutor, Callable[[Plan, Shard], Any]]] = [(self._pool, run_shard)]
-        if self._encoders is not None:
-            steps = [(self._pool, speak_shard), (self._encoders, encode), *steps]
-
-        def begin(i: int, step: int) -> None:
-            pool, work = steps[step]
-            waiting[pool.submit(work, plan, shards[i])] = i, step
-
-        waiting: dict[Future[Any], tuple[int, int]] = {}
-        for i in range(len(shards)):
-            begin(i, 0)
-        while waiting:
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                i, step = waiting.pop(future)
-                found = future.result()
-                if step + 1 < len(steps):
-                    begin(i, step + 1)
-                else:
-                    finish(i, found)
+        with stoppable() as stop:
+            if self._processes is None:
+                for i, shard in enumerate(shards):
+                    stop.check()
+                    finish(i, run_shard(plan, shard))
+            else:
+                self._deal(plan, shards, finish, stop)
         return [done[i] for i in range(len(shards))]
 
+    def _deal(
+        self, plan: Plan, shards: Sequence[Shard], finish: Callable[[int, ShardMarkers], None], stop: Stop
+    ) -> None:
+        # `run_shard` does what is left to do: after the sound and the tokens, the layouts.
+        steps: list[tuple[Callable[[Plan, Shard], Any], bool]] = [(run_shard, False)]
+        if self._encoders:
+            steps = [(speak_shard, False), (encode, True), *steps]
 
-def process_pool(workers: int, *, on_gpus: bool = False) -> ProcessPoolExecutor:
-    """Workers forked from a server that has imported what they need: torch is loaded once, not once per worker.
+        def through(shard: Shard) -> ShardMarkers:
+            found = None
+            for work, on_gpu in steps:
+                stop.check()
+                found = self._alive(work, plan, shard, on_gpu)
+            assert isinstance(found, ShardMarkers)
+            return found
 
-    Args:
-        on_gpus: whether each worker has a GPU of its own (the first the first one, and so on): what runs on "cuda"
-            runs there.
-    """
-    context = multiprocessing.get_context("forkserver")
-    # pyarrow imports pandas, where it is installed, on its first conversion.
-    context.set_forkserver_preload(["duplexdata.build", "duplexdata.codecs.mel", "pandas"])
-    numbers = context.Value("i", 0) if on_gpus else None
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(numbers,))
+        # A thread per process: it waits for one shard at a time, so that what was not begun can be left undone.
+        with ThreadPoolExecutor(self._n + self._encoders, "shards") as threads:
+            futures = {threads.submit(through, shard): i for i, shard in enumerate(shards)}
+            try:
+                for future in as_completed(futures):
+                    finish(futures[future], future.result())
+            except BaseException:
+                stop.event.set()  # nothing more is begun
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
 
-
-def _start_worker(numbers: Synchronized[int] | None = None) -> None:
-    """Workers share the machine: each computes on one core. They end with the process that started them.
-
-    Args:
-        numbers: the number of the next worker that takes a GPU.
-    """
-    import torch
-
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_owner, daemon=True).start()
-    if numbers is None:
-        return
-    with numbers.get_lock():
-        number = numbers.value
-        numbers.value += 1
-    if (gpus := torch.cuda.device_count()) > 1:
-        torch.cuda.set_device(number % gpus)
-
-
-def _end_with_owner() -> None:
-    """A worker whose build was killed would wait for work for ever."""
-    owner = multiprocessing.parent_process()
-    if owner is not None:
-        multiprocessing.connection.wait([owner.sentinel])
-        os._exit(1)
+    def _alive(self, work: Callable[[Plan, Shard], Any], plan: Plan, shard: Shard, on_gpu: bool) -> Any:
+        """Call it in a worker, in another one where the first was killed (for its memory, say)."""
+        assert self._processes is not None
+        for _ in range(_LIVES):
+            try:
+                return self._processes.run(work, plan, shard, on_gpu=on_gpu)
+            except BrokenProcessPool:
+                continue
+        raise ShardError(
+            f"shard {shard.name}: its worker process was killed {_LIVES} times, probably for want of memory: "
+            "use fewer workers or smaller shards (shards.conversations), and run the build again"
+        )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from duplexdata.errors import ConfigError, DuplexDataError
+from duplexdata.errors import ConfigError, DuplexDataError, Stopped
 
 FAILED, MISUSED = 1, 2
 
@@ -264,6 +264,8 @@ def main() -> NoReturn:
         status = app(standalone_mode=False)
     except ConfigError as error:
         _stop(error, MISUSED)
+    except Stopped as error:
+        _stop(error, 128 + error.signal)
     except DuplexDataError as error:
         _stop(error, FAILED)
     except KeyboardInterrupt:

@@ -7,6 +7,17 @@ class DuplexDataError(Exception):
     """Base of every error that the package raises on purpose; its text is meant for the user."""
 
 
+class Stopped(DuplexDataError):
+    """The user has asked for an end (`signal`); what was finished is kept."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+    def __str__(self) -> str:
+        return "stopped; run the same command again to go on"
+
+
 class ConfigError(DuplexDataError):
     """The configuration is wrong: stop and tell the user what to change."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from duplexdata.errors import ShardError
 from duplexdata.schema import COMPRESSION, DICTIONARY, arrow_schema
 
 _HASH_CHUNK = 1 << 20
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ def list_array(parts: Sequence[npt.NDArray[Any]], type_: pa.DataType) -> pa.Arra
 def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 256) -> Iterator[pa.RecordBatch]:
     """A file's rows, some at a time. Raises ShardError where it is missing or damaged, naming it."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             # A group at a time: one iteration over all of them would keep what it has read.
             for group in range(file.num_row_groups):
                 yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns and list(columns))
@@ -134,8 +137,8 @@ def batches(path: Path, columns: Sequence[str] | None = None, rows: int = 256) -
 
 
 def temporary_name(path: Path) -> Path:
-    """Hidden, and one per process: two runs at once do not write into each other's file."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Hidden, and one per process and machine: two runs at once do not write into each other's file."""
+    return path.with_name(f".{path.name}.{_MACHINE}-{os.getpid()}.tmp")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

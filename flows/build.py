@@ -5,15 +5,13 @@ stopped in any way is gone on with by starting another with the same parameters.
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial, wraps
-from multiprocessing import active_children
+from functools import wraps
 from pathlib import Path
-from threading import Lock
-from typing import Annotated, Any, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from prefect import Task, flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
@@ -24,12 +22,13 @@ from prefect.states import Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare, process_pool
+from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare
 from duplexdata.config import Config
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import DuplexDataError
 from duplexdata.manifest import NAME, dropped_table, parse_manifest
+from duplexdata.pools import Processes
 from duplexdata.stages.encode import encode, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts
@@ -107,7 +106,7 @@ def build(
         return folder.shown
 
     shards = shards_of(resolved)
-    processes = Processes(min(workers, len(shards)), min(encoders(resolved), len(shards)))
+    processes = processes_for(min(workers, len(shards)), min(encoders(resolved), len(shards)))
     with ThreadPoolTaskRunner(max_workers=workers) as threads, processes:
         well(read_sources(plan, return_state=True))
         done: list[Futures] = []
@@ -136,41 +135,19 @@ def stages_of(config: Config) -> list[Task[[Plan, Shard], None]]:
 # -- where stages run
 
 
-class Processes:
-    """Worker processes. Those left when one was killed, for its memory say, are replaced by new ones."""
-
-    def __init__(self, workers: int, gpus: int) -> None:
-        """`gpus`: processes besides the workers, one for each GPU; 0: tokens are made by the workers."""
-        self._lock, self._closed, self._gpus = Lock(), False, gpus
-        self._start = {False: partial(process_pool, workers), True: partial(process_pool, gpus, on_gpus=True)}
-        self._pools = {False: self._start[False]()} | ({True: self._start[True]()} if gpus else {})
-
-    def run(self, stage: Callable[..., Any], *args: object, on_gpu: bool = False) -> Any:
-        which = on_gpu and self._gpus > 0
-        pool = self._pools[which]
-        try:
-            return pool.submit(stage, *args).result()
-        except BrokenProcessPool:
-            with self._lock:
-                if self._closed:
-                    raise CancelledError("the run is being stopped") from None
-                if self._pools[which] is pool:
-                    self._pools[which] = self._start[which]()
-            raise  # the task is retried, in the new pool
-
-    def __enter__(self) -> Self:
-        self._token = PROCESSES.set(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        PROCESSES.reset(self._token)
-        with self._lock:
-            self._closed = True
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-        if kind is not None:
-            for process in active_children():  # nobody waits for what they are in the middle of
-                process.terminate()
+@contextmanager
+def processes_for(workers: int, gpus: int) -> Iterator[None]:
+    """Processes of this machine for the run's stages."""
+    processes = Processes(workers, gpus)
+    token = PROCESSES.set(processes)
+    try:
+        yield
+    except BaseException:
+        PROCESSES.reset(token)
+        processes.close(at_once=True)
+        raise
+    PROCESSES.reset(token)
+    processes.close(at_once=False)
 
 
 PROCESSES: ContextVar[Processes] = ContextVar("PROCESSES")
