@@ -8,12 +8,13 @@ LINKS  := $(wildcard $(PIP_FIND_LINKS))
 # The tested versions are those of Python 3.11; other Pythons resolve within the ranges of pyproject.toml.
 PINS    = $(shell $(PYTHON) -c 'import sys; print("-c .constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
-.PHONY: help run test test-all check lint types format demo bench wheel clean setup
+.PHONY: help run test test-all test-cluster check lint types format demo bench wheel clean setup
 
 help:
 	@echo "make run       set up, build a small dataset, say how to load, verify and hear it"
 	@echo "make test      set up, run the fast tests"
 	@echo "make test-all  the slow ones too: real servers, killed processes, whole builds"
+	@echo "make test-cluster  schedulers and workers, killed on purpose"
 	@echo "make check     lint and types"
 	@echo "make bench     measure throughput and memory"
 	@echo "make wheel     build a wheel, install it elsewhere and try it"
@@ -43,7 +44,10 @@ test: setup
 	$(BIN)/python -m pytest -q -n 2
 
 test-all: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not network and not gpu'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not network and not gpu and not cluster'
+
+test-cluster: setup
+	$(BIN)/python -m pytest -q -m 'cluster and not network and not gpu'
 
 check: lint types
 

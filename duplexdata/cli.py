@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from duplexdata.errors import ConfigError, DuplexDataError, Stopped
+from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
 
 FAILED, MISUSED = 1, 2
 
@@ -274,6 +274,8 @@ def main() -> NoReturn:
     except typer.Abort:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
+        if (refused := of_the_system(error)) is not None:
+            _stop(refused, FAILED)
         usage = getattr(error, "exit_code", None)
         if hasattr(error, "format_message") and usage is not None:
             typer.echo(f"duplexdata: {error.format_message()}", err=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class DuplexDataError(Exception):
     """Base of every error that the package raises on purpose; its text is meant for the user."""
@@ -75,6 +78,25 @@ class StorageError(DuplexDataError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+def of_the_system(error: BaseException) -> StorageError | None:
+    """What the operating system refused, as one line that says what to do; None: it is something else."""
+    if not isinstance(error, OSError) or error.errno not in _FIXES:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return StorageError(f"{where}{os.strerror(error.errno)}; {_FIXES[error.errno]}")
+
+
+_FIXES = {
+    errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
+    errno.EDQUOT: "free some of your quota and run the same command again: what was finished is kept",
+    errno.EROFS: "name a folder that can be written to",
+    errno.EACCES: "name a folder that you may write to, or change its permissions",
+    errno.EPERM: "name a folder that you may write to, or change its permissions",
+    errno.EIO: "the disk or network drive does not answer properly: check it, then run the same command again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
+}
 
 
 class DatasetError(DuplexDataError):

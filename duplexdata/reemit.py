@@ -15,7 +15,7 @@ from duplexdata.config_file import load_config
 from duplexdata.dataset import check_target, finish, place, put_tokenizer
 from duplexdata.errors import DatasetError
 from duplexdata.manifest import read_manifest
-from duplexdata.shards import FileFacts, batches, put_in_place, temporary_name
+from duplexdata.shards import FileFacts, batches, new_file
 from duplexdata.stages.emit import Emission, emit_shard
 from duplexdata.stages.layouts import tokenizer_files
 from duplexdata.stages.plan import dataset_fingerprint
@@ -164,12 +164,9 @@ def _new_manifest(
 
 def write_tdm_jsonl(dataset: Path, path: Path) -> None:
     """`{"output": [{"role", "content"}, …]}` a line."""
-    temporary = temporary_name(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("w", encoding="utf-8") as out:
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8") as out:
         for split in ("train", "test"):
             for file in sorted((dataset / "tdm").glob(f"{split}-*.parquet")):
                 for batch in batches(file, ["messages"]):
                     for messages in batch.column("messages").to_pylist():
                         out.write(json.dumps({"output": messages}, ensure_ascii=False) + "\n")
-    put_in_place(temporary, path)

@@ -8,6 +8,7 @@ import os
 import platform
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -101,8 +102,16 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if kind is not None:
-            self._writer.close()
-            self._temporary.unlink(missing_ok=True)
+            give_up(self._writer, self._temporary)
+
+
+def give_up(writer: pq.ParquetWriter, temporary: Path) -> None:
+    """Take away what was written of a file that will not be finished."""
+    try:
+        with suppress(OSError):  # a full disk takes no footer either
+            writer.close()
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _levels(compression: Mapping[str, str]) -> dict[str, int]:
@@ -148,12 +157,24 @@ def put_in_place(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A small file, atomically."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; put in place at the end, taken away on an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    temporary.write_text(text, encoding="utf-8")
-    put_in_place(temporary, path)
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """A small file, atomically."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from duplexdata.errors import ConfigError, StorageError
-from duplexdata.shards import FileFacts, put_in_place, sha256, temporary_name, write_text
+from duplexdata.shards import FileFacts, new_file, sha256, write_text
 
 SCRATCH = "DUPLEXDATA_SCRATCH"
 """Environment variable: where runs on URLs keep their local files; default: the user's cache folder."""
@@ -92,14 +92,11 @@ class LocalFolder:
     def put(self, source: Path, name: str) -> None:
         """Link a finished file into it, or copy it."""
         target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(target)
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, temporary)
-        put_in_place(temporary, target)
+        with new_file(target) as temporary:
+            try:
+                os.link(source, temporary)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(source, temporary)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)
@@ -233,8 +230,6 @@ class RemoteFolder:
 
     def get(self, name: str, target: Path, facts: FileFacts | None) -> None:
         """Fetch a file, checked against what its marker says of it. Raises StorageError: it is missing or damaged."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(target)
 
         def fetch(fs: Any, root: str) -> None:
             try:
@@ -242,15 +237,10 @@ class RemoteFolder:
             except FileNotFoundError:
                 raise StorageError(f"{self.url}/{name} is missing; run the build again") from None
 
-        try:
+        with new_file(target) as temporary:
             self._try(f"read {name}", fetch)
             if facts and (temporary.stat().st_size, sha256(temporary)) != (facts.bytes, facts.sha256):
-                raise StorageError(
-                    f"{self.url}/{name} is not what was written there; remove it and run the build again"
-                )
-            put_in_place(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+                raise StorageError(f"{self.url}/{name} is not what was written; remove it and run the build again")
 
     def remove(self, name: str) -> None:
         def delete(fs: Any, root: str) -> None:

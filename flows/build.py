@@ -26,7 +26,7 @@ from duplexdata.build import check_backends, encoders, fused, gather, markers_of
 from duplexdata.config import Config
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
-from duplexdata.errors import DuplexDataError
+from duplexdata.errors import DuplexDataError, of_the_system
 from duplexdata.manifest import NAME, dropped_table, parse_manifest
 from duplexdata.pools import Processes
 from duplexdata.stages.encode import encode, speak_and_encode
@@ -52,6 +52,10 @@ def plainly(work: Callable[P, T]) -> Callable[P, T | State[Any]]:
         except DuplexDataError as error:
             error.__cause__ = None
             return Failed(message=f"{type(error).__name__}: {error}", data=error.with_traceback(None))
+        except OSError as error:
+            if (refused := of_the_system(error)) is None:
+                raise
+            return Failed(message=str(refused), data=refused)
 
     return call
 

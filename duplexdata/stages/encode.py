@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -258,10 +258,33 @@ def clock_of(tokenizer: SpeechTokenizer) -> dict[str, object]:
     }
 
 
+def encode_clips(clips: Sequence[Int16], tokenizer: SpeechTokenizer) -> list[Tokens]:
+    """Tokens of each clip. Where a device's memory does not do for all, the halves are taken one after the other.
+
+    Raises: CodecError: it does not do for a single clip.
+    """
+    import torch
+
+    try:
+        return list(tokenizer.encode(clips))
+    except torch.OutOfMemoryError as error:
+        if len(clips) == 1:
+            seconds = len(clips[0]) / SAMPLE_RATE
+            raise CodecError(
+                f"{tokenizer.name}: the device's memory does not do for one clip of {seconds:.0f} s: free some, "
+                "take codec.precision fp16, shorter conversations (text.max_reply_sec), or codec.device cpu"
+            ) from error
+    # Out of the except block: the error's frames hold the tensors that were in the way.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(clips) // 2
+    return encode_clips(clips[:half], tokenizer) + encode_clips(clips[half:], tokenizer)
+
+
 def encode_window(window: Window, tokenizer: SpeechTokenizer) -> tuple[list[Tokens], list[Tokens], list[Tokens]]:
     """Tokens of the user's channel, of the assistant's, and of the assistant's in the negative."""
     n = len(window.conversations)
-    tokens = tokenizer.encode(window.clips)
+    tokens = encode_clips(window.clips, tokenizer)
     user, assistant = tokens[: 2 * n : 2], tokens[1 : 2 * n : 2]
     negatives = []
     for whole, part, (a, b) in zip(assistant, tokens[2 * n :], window.stretches, strict=True):

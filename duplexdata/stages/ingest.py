@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from duplexdata.dialogue import Channel, Dialogue, Rejected, Turn
 from duplexdata.errors import SourceError
 from duplexdata.rng import stable_hash
-from duplexdata.shards import FileFacts, put_in_place, sha256, temporary_name
+from duplexdata.shards import FileFacts, new_file, sha256
 from duplexdata.sources.read import read_dialogues
 from duplexdata.sources.shapes import SourceSpec
-from duplexdata.stages.plan import Plan, dialogues_wanted
+from duplexdata.stages.plan import Plan, dialogues_wanted, ingest_fingerprint
 from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
 
 _CHUNK = 20_000
@@ -65,6 +65,8 @@ def ingest(plan: Plan) -> Marker:
     if not kept:
         reasons = ", ".join(f"{n} x {r}" for r, n in dropped.most_common()) or "no rows"
         raise SourceError(f"the sources hold no dialogue that can be used ({reasons}); first: {examples[:1]}")
+    if ingest_fingerprint(plan.config) != plan.ingest:
+        raise SourceError("a source was changed while it was read; run the build again", retryable=True)
     counts = Counts("sources", kept + dropped.total(), kept, dict(sorted(dropped.items())))
     return write_marker(plan.store, marker, Marker(plan.ingest, files, (counts,), {"rejected": examples}))
 
@@ -101,11 +103,9 @@ def _write_chunk(where: Path, rows: list[tuple[float, str, Dialogue]], files: di
         schema=_SCHEMA,
     )
     path = where / f"chunk-{len(files):05d}.parquet"
-    temporary = temporary_name(path)
-    pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
-    facts = FileFacts(table.num_rows, temporary.stat().st_size, sha256(temporary))
-    put_in_place(temporary, path)
-    files[path.name] = facts
+    with new_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
+    files[path.name] = FileFacts(table.num_rows, path.stat().st_size, sha256(path))
 
 
 def read_pool(plan: Plan, shard: Shard) -> tuple[list[Dialogue], int]:

@@ -60,7 +60,7 @@ def make_plan(config: Config, store: Store) -> Plan:
     tokenizer = _tokenizer_identity(config)
     grid = [config.layout.n_speech, config.layout.n_text]
 
-    ingest = fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], dialogues_wanted(config))
+    ingest = ingest_fingerprint(config)
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
     scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
     speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer)
@@ -91,6 +91,11 @@ def make_plan(config: Config, store: Store) -> Plan:
         synthesizer=synthesizer,
         prompt_version=prompts,
     )
+
+
+def ingest_fingerprint(config: Config) -> str:
+    """Changes with the sources' files."""
+    return fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], dialogues_wanted(config))
 
 
 def dataset_fingerprint(config: Mapping[str, object], made_by: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from duplexdata.dialogue import Kind, Script, Utterance
 from duplexdata.errors import ScriptError, ShardError, SynthesisError
 from duplexdata.interactions import as_turn_taking, resume
 from duplexdata.records import Provenance, conversation_columns, conversations_from
-from duplexdata.shards import FileFacts, ShardWriter, batches, put_in_place, sha256, temporary_name
+from duplexdata.shards import FileFacts, ShardWriter, batches, give_up, put_in_place, sha256, temporary_name
 from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice
 from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.stages.plan import Plan
@@ -343,8 +343,7 @@ class _NegativeWriter:
 
     def __exit__(self, kind: object, error: object, tb: object) -> None:
         if kind is not None:
-            self._writer.close()
-            self._temporary.unlink(missing_ok=True)
+            give_up(self._writer, self._temporary)
 
 
 def reading(plan: Plan, shard: Shard) -> Iterator[Rendered]:

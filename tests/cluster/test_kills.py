@@ -1,0 +1,92 @@
+"""A build killed twenty times, in every stage: no half-written file is ever visible, and the bytes stay the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from duplexdata.build import build
+from duplexdata.config_file import load_config
+from duplexdata.storage import folder_at
+
+pytest.importorskip("espeakng_loader")
+pytestmark = pytest.mark.cluster
+SETTINGS = {"conversations": 320, "shards": {"conversations": 16, "test_fraction": 0.2}}
+STAGES = ("ingest-*", "scripts-*", "speech-*", "codes-*", "layouts-*", "dataset")
+KILLS = 20
+
+
+def _hashes(dataset: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(dataset)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(dataset.rglob("*"))
+        if p.is_file()
+    }
+
+
+def _check_visible_files(folder: Path) -> None:
+    """Read every file that has its final name."""
+    for path in folder.rglob("*"):
+        if not path.is_file() or path.name.endswith(".tmp"):
+            continue
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                assert sum(batch.num_rows for batch in file.iter_batches(64)) == file.metadata.num_rows
+        elif path.suffix == ".jsonl":
+            assert all(json.loads(line) for line in path.read_text().splitlines())
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+
+
+def _files(stage: str, out: Path) -> set[Path]:
+    """Of a stage, those being written too (their names hold the writer's process number)."""
+    where = [out] if stage == "dataset" else list(folder_at(out).work.path.glob(stage))
+    return {p for folder in where for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.timeout(900)
+def test_twenty_kills_in_every_stage_leave_the_bytes_of_an_undisturbed_build(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(SETTINGS))
+    (tmp_path / "undisturbed").mkdir()
+    assert build(load_config(str(config)), tmp_path / "undisturbed" / "dataset", workers=2, report=lambda *_: None)
+    expected = _hashes(tmp_path / "undisturbed" / "dataset")
+
+    here = tmp_path / "killed"
+    here.mkdir()
+    out = here / "dataset"
+    command = [sys.executable, "-m", "duplexdata.cli", "build", "--config", str(config), "--workers", "2"]
+    moments = random.Random(7)
+    killed: list[str] = []
+    for n in range(KILLS):
+        # Stage by stage, as far as the build has come; what is finished is not written again.
+        stage = STAGES[min(n * len(STAGES) // KILLS, len(STAGES) - 1)]
+        before = _files(stage, out)
+        process = subprocess.Popen(
+            [*command, "--out", str(out)], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not _files(stage, out) - before:
+            time.sleep(0.001)
+        time.sleep(moments.choice((0.0, 0.002, 0.01, 0.05, 0.2)))
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        killed.append(stage)
+        _check_visible_files(here)
+        assert not (out / "manifest.json").exists()
+    assert len(killed) >= KILLS - 3 and {"ingest-*", "scripts-*", "speech-*", "codes-*", "layouts-*"} <= set(killed)
+    assert subprocess.run([*command, "--out", str(out)], check=False, stdout=subprocess.DEVNULL).returncode == 0
+    assert _hashes(out) == expected
+    assert sorted(p.name for p in here.iterdir()) == ["dataset"]
+    assert not list(here.rglob("*.tmp"))
