@@ -142,6 +142,24 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Where a flow's stages run. Decides on no byte, and stands in no manifest; `duplexdata build` runs locally."""
+
+    kind: str = "local"
+    """"local": processes of one machine; "dask", "ray": a cluster; "pool": Prefect workers of one work pool."""
+    address: str | None = None
+    """Of the cluster ("tcp://scheduler:8786", "ray://head:10001"), or the deployment of the parts ("build-part/part").
+    None: a cluster on this machine, for as long as the run takes; the deployment of that name."""
+    parts: int = 2
+    """Runs that a pool's shards are split into: at least one for each Prefect worker."""
+    gpu_resource: str | None = None
+    """What Dask workers with a GPU were started with (`--resources GPU=1` is "GPU"); None: any worker tokenizes."""
+
+
+ENGINES = ("local", "dask", "ray", "pool")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that decides on a dataset's bytes. Workers, folders and verbosity are not in it."""
 
@@ -155,6 +173,7 @@ class Config:
     codec: CodecConfig = field(default_factory=CodecConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
         check(self)
@@ -212,6 +231,8 @@ def check(config: Config) -> None:
     ):
         if not seconds > 0:
             raise ConfigError(f"{key} is {seconds}, expected more than 0")
+    _one_of("engine.kind", config.engine.kind, ENGINES)
+    _at_least("engine.parts", config.engine.parts, 1)
     _one_of("layout.causality", config.layout.causality, ("causal", "paper"))
     _one_of("layout.tdm_slicing", config.layout.tdm_slicing, ("words", "clock"))
     for name in config.layout.emit:

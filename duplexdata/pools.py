@@ -7,14 +7,43 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
+
+
+PROCESSES: ContextVar[Processes] = ContextVar("PROCESSES")
+"""Those of this machine that a run's stages are to run in, if it has any."""
+
+
+def in_a_process(stage: Callable[..., Any], *args: object, on_gpu: bool = False) -> Any:
+    """Call a stage in one of the run's processes; here, if it has none: an engine's worker is a process already."""
+    processes = PROCESSES.get(None)
+    if processes is not None:
+        return processes.run(stage, *args, on_gpu=on_gpu)
+    compute_on_one_core()
+    return stage(*args)
+
+
+@contextmanager
+def processes_for(workers: int, gpus: int) -> Iterator[None]:
+    """Processes of this machine for what runs inside the context."""
+    processes = Processes(workers, gpus)
+    token = PROCESSES.set(processes)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        PROCESSES.reset(token)
+        processes.close(at_once=failed)
 
 
 class Processes:
@@ -84,8 +113,7 @@ def _start_worker(numbers: Synchronized[int] | None = None) -> None:
     """
     import torch
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(1)
+    compute_on_one_core()
     # Ctrl-C reaches every process of the terminal; the owner decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_owner, daemon=True).start()
@@ -96,6 +124,15 @@ def _start_worker(numbers: Synchronized[int] | None = None) -> None:
         numbers.value += 1
     if (gpus := torch.cuda.device_count()) > 1:
         torch.cuda.set_device(number % gpus)
+
+
+def compute_on_one_core() -> None:
+    """Workers share the machine."""
+    import torch
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 def _end_with_owner() -> None:

@@ -5,30 +5,33 @@ stopped in any way is gone on with by starting another with the same parameters.
 """
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
+import cloudpickle
 from prefect import Task, flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 from prefect.artifacts import update_progress_artifact as update_progress
 from prefect.cache_policies import NO_CACHE
+from prefect.deployments import run_deployment
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed, State
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
 from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare
-from duplexdata.config import Config
+from duplexdata.config import Config, EngineConfig, as_dict
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
-from duplexdata.errors import DuplexDataError, of_the_system
+from duplexdata.errors import ConfigError, DuplexDataError, of_the_system
 from duplexdata.manifest import NAME, dropped_table, parse_manifest
-from duplexdata.pools import Processes
+from duplexdata.pools import in_a_process, processes_for
 from duplexdata.stages.encode import encode, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts
@@ -36,7 +39,7 @@ from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.scripts import write_scripts
 from duplexdata.stages.speak import speak
 from duplexdata.stages.work import Shard, shards_of
-from duplexdata.storage import Folder, Store, folder_at
+from duplexdata.storage import Folder, RemoteFolder, Store, folder_at
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,6 +90,8 @@ def build(
     seed: int | None = None,
     out: Annotated[str, Field(min_length=1)] = "dataset",
     workers: AtLeastOne = 2,
+    engine: Literal["local", "dask", "ray", "pool"] | None = None,
+    address: str | None = None,
 ) -> str:
     """Build a dataset, or go on with a build that was interrupted.
 
@@ -95,13 +100,15 @@ def build(
         source: files, folders or hub ids; none: as `config` says.
         conversations: how many to make; none: as `config` says.
         seed: of every random draw; none: as `config` says.
-        out: the dataset's folder: a new one, or that of an earlier run.
-        workers: processes that work at the same time.
+        out: the dataset's folder or URL: a new one, or that of an earlier run.
+        workers: processes that work at the same time, on each machine.
+        engine: where shards are worked on; none: as `config` says (local).
+        address: of the engine's cluster, or the deployment of a pool's parts; none: as `config` says.
 
     Returns: the dataset's path.
     """
     folder = folder_at(out)
-    resolved = settings(config, source, conversations, seed)
+    resolved = settings(config, source, conversations, seed, engine, address)
     check_target(folder)
     check_backends(resolved)
     plan = make_plan(resolved, Store.of(folder.work))
@@ -109,22 +116,110 @@ def build(
         get_run_logger().info("%s is complete: nothing to do", folder.shown)
         return folder.shown
 
+    check_reach(resolved.engine, folder, workers)
     shards = shards_of(resolved)
-    processes = processes_for(min(workers, len(shards)), min(encoders(resolved), len(shards)))
-    with ThreadPoolTaskRunner(max_workers=workers) as threads, processes:
-        well(read_sources(plan, return_state=True))
-        done: list[Futures] = []
-        for work in stages_of(resolved):
-            done.append(submit(threads, work, plan, shards, after=done[-1] if done else None))
-        follow(done)
-        well(put_together(plan, shards, folder, return_state=True))
+    well(read_sources(plan, return_state=True))
+    if resolved.engine.kind == "pool":
+        deal_to_pool(plan, shards, out, workers)
+    else:
+        work_on(plan, shards, workers)
+    well(put_together(plan, shards, folder, return_state=True))
     describe(folder)
     return folder.shown
 
 
-def settings(config: str | None, source: Sequence[str] | None, conversations: int | None, seed: int | None) -> Config:
+def settings(
+    config: str | None,
+    source: Sequence[str] | None,
+    conversations: int | None,
+    seed: int | None,
+    engine: str | None = None,
+    address: str | None = None,
+) -> Config:
     overrides = {"sources": sources_override(source), "conversations": conversations, "seed": seed}
-    return load_config(config, overrides)
+    found = load_config(config, overrides)
+    chosen = replace(found.engine, kind=engine or found.engine.kind, address=address or found.engine.address)
+    return replace(found, engine=chosen)
+
+
+def check_reach(engine: EngineConfig, folder: Folder, workers: int) -> None:
+    """Raises ConfigError where the engine's workers would not see the same files."""
+    if isinstance(folder, RemoteFolder) and folder.single_process and (workers > 1 or engine.kind != "local"):
+        raise ConfigError(f"{folder.shown} lives in one process: take engine local and one worker, or another URL")
+
+
+def work_on(plan: Plan, shards: Sequence[Shard], workers: int) -> None:
+    """All stages of these shards, on the engine of the configuration."""
+    config = plan.config
+    local = config.engine.kind == "local"
+    gpus = min(encoders(config), len(shards))
+    processes = processes_for(min(workers, len(shards)), gpus) if local else nullcontext()
+    with runner_for(config.engine, workers) as runner, processes:
+        done: list[Futures] = []
+        for work in stages_of(config):
+            with needing(config.engine, gpu=work is codes):
+                done.append(submit(runner, work, plan, shards, after=done[-1] if done else None))
+        follow(done)
+
+
+# -- several Prefect workers of one work pool: each works on a part of the shards in a run of its own
+
+
+def deal_to_pool(plan: Plan, shards: Sequence[Shard], out: str, workers: int) -> None:
+    engine = plan.config.engine
+    parts = min(engine.parts, len(shards))
+    settings = as_dict(plan.config)
+    with ThreadPoolTaskRunner(max_workers=parts) as threads:
+        indexes = [list(range(p, len(shards), parts)) for p in range(parts)]
+        parameters = [
+            {"config": settings, "out": out, "shards": i, "workers": workers, "fingerprint": plan.layouts}
+            for i in indexes
+        ]
+        deployment = engine.address or "build-part/part"
+        given = [{"deployment": deployment, "part": p, "parameters": x} for p, x in enumerate(parameters)]
+        follow([[threads.submit(run_part, x, wait_for=None) for x in given]])
+
+
+@task(
+    name="part",
+    task_run_name="part {part}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=3,
+    retry_delay_seconds=5,
+)
+def run_part(deployment: str, part: int, parameters: dict[str, Any]) -> None:
+    """A run of the deployment. One that was killed is started again; what it had finished is found."""
+    ended = run_deployment(deployment, parameters=parameters, timeout=None, poll_interval=2)
+    state = ended.state
+    if state is None or not state.is_completed():
+        raise RuntimeError(
+            f"{deployment}, part {part}: {state.name if state else 'lost'}: {state.message if state else ''}"
+        )
+
+
+@flow(name="build-part", persist_result=False)
+@plainly
+def build_part(config: dict[str, Any], out: str, shards: list[int], fingerprint: str, workers: AtLeastOne = 2) -> None:
+    """Some shards of a build that another run has begun and will finish. Started by that run, not by hand.
+
+    Args:
+        config: all settings.
+        out: the dataset's folder or URL.
+        shards: which of them, by number.
+        fingerprint: of the run: this machine must see the same sources and have the same versions.
+        workers: processes that work at the same time.
+    """
+    resolved = load_config(None, config)
+    resolved = replace(resolved, engine=replace(resolved.engine, kind="local"))
+    check_backends(resolved)
+    plan = make_plan(resolved, Store.of(folder_at(out).work))
+    if plan.layouts != fingerprint:
+        raise ConfigError(
+            "this machine would make other bytes than the run that this is a part of: it needs the same files under "
+            "the same paths (or URLs), and the same versions of the package and of its voices and codecs"
+        )
+    work_on(plan, [shards_of(resolved)[i] for i in shards], workers)
 
 
 def stages_of(config: Config) -> list[Task[[Plan, Shard], None]]:
@@ -139,28 +234,45 @@ def stages_of(config: Config) -> list[Task[[Plan, Shard], None]]:
 # -- where stages run
 
 
-@contextmanager
-def processes_for(workers: int, gpus: int) -> Iterator[None]:
-    """Processes of this machine for the run's stages."""
-    processes = Processes(workers, gpus)
-    token = PROCESSES.set(processes)
+def runner_for(engine: EngineConfig, workers: int) -> TaskRunner[Any]:
+    """What the tasks of shards are handed to."""
+    if engine.kind in ("dask", "ray"):
+        # Tasks travel to processes that cannot import this file.
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
+        if engine.kind == "dask":
+            from prefect_dask import DaskTaskRunner
+
+            if engine.address:
+                return DaskTaskRunner(address=engine.address)
+            here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+            return DaskTaskRunner(cluster_kwargs=here)
+        if engine.kind == "ray":
+            from prefect_ray import RayTaskRunner
+
+            return RayTaskRunner(address=engine.address) if engine.address else RayTaskRunner({"num_cpus": workers})
+    except ImportError as error:
+        raise ConfigError(
+            f"engine.kind {engine.kind} needs pip install 'duplexdata[{engine.kind}]' ({error})"
+        ) from None
+    return ThreadPoolTaskRunner(max_workers=workers)
+
+
+@contextmanager
+def needing(engine: EngineConfig, gpu: bool) -> Iterator[None]:
+    """Tasks submitted inside the context go to workers that have a GPU, where the engine knows which do."""
+    if not gpu or engine.kind not in ("dask", "ray"):
         yield
-    except BaseException:
-        PROCESSES.reset(token)
-        processes.close(at_once=True)
-        raise
-    PROCESSES.reset(token)
-    processes.close(at_once=False)
+    elif engine.kind == "ray":
+        from prefect_ray.context import remote_options
 
+        with remote_options(num_gpus=1 if engine.gpu_resource else 0):
+            yield
+    else:
+        import dask
 
-PROCESSES: ContextVar[Processes] = ContextVar("PROCESSES")
-
-
-def run(stage: Callable[..., Any], *args: object, on_gpu: bool = False) -> Any:
-    """Call a stage in one of the flow's processes; here, if it has none."""
-    processes = PROCESSES.get(None)
-    return processes.run(stage, *args, on_gpu=on_gpu) if processes else stage(*args)
+        with dask.annotate(resources={engine.gpu_resource: 1} if engine.gpu_resource else None):
+            yield
 
 
 # -- the tasks
@@ -189,34 +301,34 @@ def stage(name: str, run_name: str) -> Callable[[Callable[P, None]], Task[P, Non
 
 @stage("ingest", "ingest")
 def read_sources(plan: Plan) -> None:
-    for counts in run(ingest, plan).counts:
+    for counts in in_a_process(ingest, plan).counts:
         get_run_logger().info("%d dialogues, dropped: %s", counts.items_out, dict(counts.dropped) or "none")
-    run(prepare, plan)
+    in_a_process(prepare, plan)
 
 
 @stage("scripts", "scripts {shard.name}")
 def scripts(plan: Plan, shard: Shard) -> None:
-    run(write_scripts, plan, shard)
+    in_a_process(write_scripts, plan, shard)
 
 
 @stage("speech", "speech {shard.name}")
 def speech(plan: Plan, shard: Shard) -> None:
-    run(speak, plan, shard)
+    in_a_process(speak, plan, shard)
 
 
 @stage("codes", "codes {shard.name}")
 def codes(plan: Plan, shard: Shard) -> None:
-    run(encode, plan, shard, on_gpu=True)
+    in_a_process(encode, plan, shard, on_gpu=True)
 
 
 @stage("speech and codes", "speech and codes {shard.name}")
 def speech_and_codes(plan: Plan, shard: Shard) -> None:
-    run(speak_and_encode, plan, shard)
+    in_a_process(speak_and_encode, plan, shard)
 
 
 @stage("layouts", "layouts {shard.name}")
 def emit(plan: Plan, shard: Shard) -> None:
-    run(write_layouts, plan, shard)
+    in_a_process(write_layouts, plan, shard)
 
 
 @stage("assemble", "assemble")
@@ -229,7 +341,7 @@ def put_together(plan: Plan, shards: list[Shard], folder: Folder) -> None:
 
 
 def submit(
-    threads: ThreadPoolTaskRunner[Any],
+    runner: TaskRunner[Any],
     work: Task[[Plan, Shard], None],
     plan: Plan,
     shards: Sequence[Shard],
@@ -237,7 +349,7 @@ def submit(
 ) -> Futures:
     """A task per shard, each to begin when the shard's own task in `after` has ended well."""
     return [
-        threads.submit(work, {"plan": plan, "shard": shard}, wait_for=[after[i]] if after else None)
+        runner.submit(work, {"plan": plan, "shard": shard}, wait_for=[after[i]] if after else None)
         for i, shard in enumerate(shards)
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from duplexdata import __version__
 from duplexdata.backends import checkpoint_identity
-from duplexdata.config import Config, SourceConfig, as_dict, fingerprint
+from duplexdata.config import Config, EngineConfig, SourceConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.speech.voices import assistant_voice, user_voices
@@ -112,7 +112,7 @@ def public_config(config: Config) -> Config:
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
-    return replace(config, sources=sources, codec=codec, layout=layout)
+    return replace(config, sources=sources, codec=codec, layout=layout, engine=EngineConfig())
 
 
 def prompt_version() -> str:
