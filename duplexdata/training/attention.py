@@ -1,16 +1,19 @@
 """Attention within each sequence of a pack.
 
-Four ways to compute the same, all reached through `transformers`' own choice of attention:
+Five ways to compute the same, all reached through `transformers`' own choice of attention:
 
     segments   one call of PyTorch's attention per sequence: no work is done between sequences (CPUs)
     flex       FlexAttention with a block mask over the pack (GPUs)
     flash      FlashAttention 2 by cumulative lengths (GPUs, where it is installed)
     dense      a mask of all pairs of the pack, for models whose attention cannot be chosen; quadratic in the pack
+    eager      the same without a kernel: for models that bend their scores
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from duplexdata.errors import TrainingError
 from duplexdata.layouts.duo import attention_mask as duo_mask
 from duplexdata.layouts.duo import group_starts
 from duplexdata.training.packing import Pack
@@ -43,20 +47,45 @@ class Segments:
 
 def implementation(kind: str) -> str:
     """What `transformers` calls it."""
-    return {"segments": SEGMENTS, "flex": "flex_attention", "flash": "flash_attention_2", "dense": "sdpa"}[kind]
+    names = {"segments": SEGMENTS, "flex": "flex_attention", "flash": "flash_attention_2", "dense": "sdpa"}
+    return names.get(kind, kind)
 
 
-def arguments(kind: str, pack: Pack, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+Windows = Mapping[str, int | None]
+"""How far back layers look, by their type; None: to the sequence's start. One without a name: all layers."""
+
+
+def windows_of(config: Any) -> Windows:
+    """
+    Args:
+        config: of a text model.
+
+    Raises: TrainingError: it has layers that look elsewhere, or remember in another way.
+    """
+    types = set(getattr(config, "layer_types", None) or [])
+    window = getattr(config, "sliding_window", None)
+    if unknown := types - {"full_attention", "sliding_attention"}:
+        raise TrainingError(f"layers of type {', '.join(sorted(unknown))} cannot be kept within a conversation")
+    if len(types) == 2:
+        return {"full_attention": None, "sliding_attention": window}
+    return {"": None if types == {"full_attention"} else window}
+
+
+def arguments(kind: str, pack: Pack, device: torch.device, dtype: torch.dtype, windows: Windows) -> dict[str, Any]:
     """What a model's forward needs beside `input_ids` and `position_ids`.
 
     Args:
         dtype: that attention is computed in.
+
+    Raises: TrainingError: FlashAttention has no mask for `duo` rows.
     """
     if kind == "segments":
         return {"attention_mask": None, "segments": _segments(pack, device)}
     if kind == "flex":
-        return {"attention_mask": _block_mask(pack, device)}
+        return {"attention_mask": _by_type({t: _block_mask(pack, device, w) for t, w in windows.items()})}
     if kind == "flash":
+        if pack.channel is not None:
+            raise TrainingError("rows of duo need a mask that FlashAttention lacks: set model.attention to flex")
         ends = torch.tensor(_bounds(pack), dtype=torch.int32, device=device)
         longest = int(np.diff(_bounds(pack)).max())
         return {
@@ -66,9 +95,11 @@ def arguments(kind: str, pack: Pack, device: torch.device, dtype: torch.dtype) -
             "max_length_q": longest,
             "max_length_k": longest,
         }
-    seen = torch.block_diag(*(m.to(torch.uint8) for m in _dense_masks(pack))).bool().to(device)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
-    return {"attention_mask": mask[None, None]}
+    return {"attention_mask": _by_type({t: _dense_mask(pack, device, dtype, w) for t, w in windows.items()})}
+
+
+def _by_type(masks: dict[str, Any]) -> Any:
+    return masks.get("", masks)
 
 
 def _bounds(pack: Pack) -> list[int]:
@@ -85,33 +116,40 @@ def _segments(pack: Pack, device: torch.device) -> Segments:
 def _dense_masks(pack: Pack) -> list[Tensor]:
     bounds = _bounds(pack)
     if pack.channel is None:
-        return [torch.ones(b - a, b - a, dtype=torch.bool).tril_() for a, b in zip(bounds, bounds[1:], strict=False)]
-    return [
-        torch.from_numpy(duo_mask(pack.channel[a:b], pack.position[a:b]))
-        for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+        return [torch.ones(b - a, b - a, dtype=torch.bool).tril_() for a, b in pairwise(bounds)]
+    return [torch.from_numpy(duo_mask(pack.channel[a:b], pack.position[a:b])) for a, b in pairwise(bounds)]
 
 
-def _block_mask(pack: Pack, device: torch.device) -> Any:
+def _dense_mask(pack: Pack, device: torch.device, dtype: torch.dtype, window: int | None) -> Tensor:
+    """0 where a token is seen, else the lowest number: (1, 1, n_tokens, n_tokens)."""
+    seen = torch.block_diag(*(m.to(torch.uint8) for m in _dense_masks(pack))).bool().to(device)
+    if window is not None:
+        seen &= _within(len(seen), window, device)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
+    return mask[None, None]
+
+
+def _block_mask(pack: Pack, device: torch.device, window: int | None) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     bounds = _bounds(pack)
     n = len(pack.input_ids)
+    back = n if window is None else window
     document = torch.from_numpy(np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))).to(device)
     if pack.channel is None:
 
         def causal(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return (k <= q) & (document[q] == document[k])
+            return (k <= q) & (q - k < back) & (document[q] == document[k])
 
         return create_block_mask(causal, None, None, n, n, device=str(device))
-    groups = [group_starts(pack.channel[a:b], pack.position[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    groups = [group_starts(pack.channel[a:b], pack.position[a:b]) for a, b in pairwise(bounds)]
     group = torch.from_numpy(np.concatenate(groups)).to(device)
     channel = torch.from_numpy(pack.channel).to(device)
     position = torch.from_numpy(pack.position).to(device)
 
     def divided(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         seen = (channel[q] == channel[k]) | (position[k] < group[q])
-        return (k <= q) & (document[q] == document[k]) & seen
+        return (k <= q) & (q - k < back) & (document[q] == document[k]) & seen
 
     return create_block_mask(divided, None, None, n, n, device=str(device))
 

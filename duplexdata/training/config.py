@@ -13,7 +13,7 @@ from duplexdata.config import as_dict
 from duplexdata.errors import ConfigError
 
 ROWS = ("sft", "duo", "tdm")
-ATTENTIONS = ("auto", "segments", "flex", "flash", "dense")
+ATTENTIONS = ("auto", "segments", "flex", "flash", "dense", "eager")
 PRECISIONS = ("auto", "fp32", "bf16")
 BUILT_IN_MODELS = ("tiny", "small")
 UNIFORM: Mapping[str, float] = {"silence": 1.0, "assistant": 1.0, "epad": 1.0, "other": 1.0}

@@ -24,6 +24,8 @@ from duplexdata.training.packing import Pack
 log = logging.getLogger(__name__)
 _TOLERANCE = 2e-3
 """Largest difference of logits, relative to the largest logit, that passes as rounding (fp32, any kernel)."""
+_FLASH_TOLERANCE = 0.05
+"""The same in bf16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Predictor(nn.Module):
     def __init__(self, model: Any, settings: ModelSettings, place: Place) -> None:
         super().__init__()
         self.model, self.place = model.to(place.device), place
+        self._windows = attention.windows_of(model.config.get_text_config())
         self.kind = _choose_attention(model, settings.attention, place)
         self.plain_head = _has_plain_head(model, self.kind, place)
         if settings.gradient_checkpointing:
@@ -108,7 +111,7 @@ class Predictor(nn.Module):
         self.model.base_model.compile(dynamic=True)
 
     def on_device(self, pack: Pack) -> PackOnDevice:
-        return on_device(pack, self.kind, self.place)
+        return on_device(pack, self.kind, self.place, self._windows)
 
     def losses(self, pack: PackOnDevice) -> tuple[Tensor, Tensor]:
         """Sum of weighted losses, and each predicting position's own loss. See `weighted_cross_entropy`."""
@@ -133,7 +136,7 @@ class Predictor(nn.Module):
         return _logits(self.model, pack)
 
 
-def on_device(pack: Pack, kind: str, place: Place) -> PackOnDevice:
+def on_device(pack: Pack, kind: str, place: Place, windows: attention.Windows) -> PackOnDevice:
     def move(values: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(values).to(dtype).to(place.device, non_blocking=True)
 
@@ -145,7 +148,7 @@ def on_device(pack: Pack, kind: str, place: Place) -> PackOnDevice:
         weights=move(pack.weights, torch.float32),
         of=move(pack.of, torch.int64),
         n_sequences=pack.n_sequences,
-        arguments=attention.arguments(kind, pack, place.device, place.dtype),
+        arguments=attention.arguments(kind, pack, place.device, place.dtype, windows),
     )
 
 
@@ -163,18 +166,22 @@ def _choose_attention(model: Any, wanted: str, place: Place) -> str:
     """Raises TrainingError: no way keeps sequences apart, or not the one wanted."""
     cuda = place.device.type == "cuda"
     if wanted == "auto":
-        order = (["flash"] if _has_flash() else []) + ["flex", "dense"] if cuda else ["segments", "dense"]
+        order = (
+            (["flash"] if _has_flash() else []) + ["flex", "dense", "eager"] if cuda else ["segments", "dense", "eager"]
+        )
     else:
         order = [wanted]
     reasons = []
+    model.eval()
+    alone = _alone(model, place)
     for kind in order:
         try:
             model.set_attn_implementation(attention.implementation(kind))
-            off = _leak(model, kind, place)
+            off = _distance(model, alone, kind, place)
         except Exception as error:  # a model may refuse in any way
             reasons.append(f"{kind}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
             continue
-        if off <= (_TOLERANCE if not place.bf16 or kind != "flash" else 0.05):
+        if off <= (_FLASH_TOLERANCE if kind == "flash" else _TOLERANCE):
             return kind
         reasons.append(f"{kind}: logits in a pack are off by {off:.1e}")
         log.info("attention %s does not keep sequences apart in this model", kind)
@@ -189,7 +196,7 @@ def _has_flash() -> bool:
     return bool(is_flash_attn_2_available())
 
 
-def _probe(sequences: list[np.ndarray[Any, Any]], kind: str, place: Place) -> PackOnDevice:
+def _probe(model: Any, sequences: list[np.ndarray[Any, Any]], kind: str, place: Place) -> PackOnDevice:
     ids = np.concatenate(sequences).astype(np.int32)
     lengths = [len(s) for s in sequences]
     every = np.arange(len(ids))
@@ -203,7 +210,7 @@ def _probe(sequences: list[np.ndarray[Any, Any]], kind: str, place: Place) -> Pa
         weights=np.ones(len(ids), np.float32),
         of=np.repeat(np.arange(len(lengths)), lengths),
     )
-    return on_device(pack, kind, place)
+    return on_device(pack, kind, place, attention.windows_of(model.config.get_text_config()))
 
 
 def _sequences(model: Any) -> list[np.ndarray[Any, Any]]:
@@ -213,32 +220,25 @@ def _sequences(model: Any) -> list[np.ndarray[Any, Any]]:
 
 
 @torch.no_grad()
-def _leak(model: Any, kind: str, place: Place) -> float:
-    """How far logits of a sequence behind another one are from its own alone, relative to the largest."""
-    was_training = model.training
-    model.eval()
-    exact = Place(place.device, place.bf16 and kind == "flash")  # FlashAttention knows no fp32
-    try:
-        first, second = _sequences(model)
-        with exact.autocast():
-            packed = _logits(model, _probe([first, second], kind, exact))[len(first) :].float()
-            alone = (
-                model(
-                    input_ids=torch.from_numpy(second)[None].to(place.device),
-                    use_cache=False,
-                    **_alone(kind, len(second), exact),
-                )
-                .logits[0]
-                .float()
-            )
-        return float((packed - alone).abs().max() / alone.abs().max().clamp_min(1e-6))
-    finally:
-        model.train(was_training)
+def _alone(model: Any, place: Place) -> Tensor:
+    """Logits of a sequence that is in no pack, by the attention that the model has come with."""
+    ids = torch.from_numpy(_sequences(model)[1])[None].to(place.device)
+    logits: Tensor = model(input_ids=ids, use_cache=False).logits[0].float()
+    return logits
 
 
-def _alone(kind: str, n: int, place: Place) -> dict[str, Any]:
-    probe = _probe([np.zeros(n, np.int64)], kind, place)
-    return {"position_ids": probe.position_ids, **probe.arguments}
+@torch.no_grad()
+def _distance(model: Any, alone: Tensor, kind: str, place: Place) -> float:
+    """How far logits of the same sequence behind another one are from those, relative to the largest."""
+    exact = _exact(kind, place)
+    first, second = _sequences(model)
+    with exact.autocast():
+        packed = _logits(model, _probe(model, [first, second], kind, exact))[len(first) :].float()
+    return float((packed - alone).abs().max() / alone.abs().max().clamp_min(1e-6))
+
+
+def _exact(kind: str, place: Place) -> Place:
+    return Place(place.device, bf16=kind == "flash")  # FlashAttention knows no fp32
 
 
 @torch.no_grad()
@@ -248,19 +248,28 @@ def _has_plain_head(model: Any, kind: str, place: Place) -> bool:
     base = model.base_model
     if head is None or base is model or getattr(head, "bias", None) is not None:
         return False
-    was_training = model.training
-    model.eval()
-    exact = Place(place.device, place.bf16 and kind == "flash")
+    exact = _exact(kind, place)
+    seen: dict[str, Tensor] = {}
+
+    def enlarge(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        # Large, so that a cap on logits shows too.
+        seen["in"], seen["out"] = given[0], out * 1000
+        return seen["out"]
+
+    hook = head.register_forward_hook(enlarge)
     try:
-        probe = _probe(_sequences(model), kind, exact)
+        probe = _probe(model, _sequences(model), kind, exact)
         with exact.autocast():
             logits = _logits(model, probe)
             hidden = base(
                 input_ids=probe.input_ids, position_ids=probe.position_ids, use_cache=False, **probe.arguments
-            ).last_hidden_state[0]
-            mine = hidden.to(head.weight.dtype) @ head.weight.T
-        return bool((logits.float() - mine.float()).abs().max() <= 1e-2 * logits.float().abs().max())
+            ).last_hidden_state
+        return _same(logits, seen["out"][0]) and _same(hidden, seen["in"])
     except Exception:  # a model of another build
         return False
     finally:
-        model.train(was_training)
+        hook.remove()
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool((a.float() - b.float()).abs().max() <= 1e-3 * b.float().abs().max())
