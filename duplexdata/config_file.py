@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from duplexdata.config import Config, as_dict
 from duplexdata.errors import ConfigError
+
+C = TypeVar("C")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # arXiv 2606.14528: two channels, half turn-taking and half interruption, SFT rows and preference pairs.
@@ -61,14 +63,30 @@ def load_config(path_or_preset: str | None = None, overrides: Mapping[str, Any] 
 
     Raises: ConfigError: names the file, the key, what was found and what would be right.
     """
-    raw: dict[str, Any] = {}
+    return load_settings(Config, PRESETS, path_or_preset, overrides)
+
+
+def load_settings(
+    type_: type[C],
+    presets: Mapping[str, Mapping[str, Any]],
+    path_or_preset: str | None,
+    overrides: Mapping[str, Any] | None,
+    adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> C:
+    """What `load_config` does, for any dataclass of settings.
+
+    Args:
+        presets: values by name.
+        adapt: rewrites what a file says before it is checked: shorthands.
+    """
+    raw: Mapping[str, Any] = {}
     where = "the command line"
     if path_or_preset is not None:
-        raw, where = _read(path_or_preset)
-    merged = _merge(raw, _without_none(overrides or {}))
-    _check_keys(merged, Config, where, "")
+        raw, where = _read(path_or_preset, presets)
+    merged = _merge(adapt(raw), _without_none(overrides or {}))
+    _check_keys(merged, type_, where, "")
     try:
-        return TypeAdapter(Config).validate_python(merged)
+        return TypeAdapter(type_).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
@@ -80,15 +98,15 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def _read(path_or_preset: str) -> tuple[dict[str, Any], str]:
-    if path_or_preset in PRESETS:
-        return dict(PRESETS[path_or_preset]), f"preset {path_or_preset}"
+def _read(path_or_preset: str, presets: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], str]:
+    if path_or_preset in presets:
+        return dict(presets[path_or_preset]), f"preset {path_or_preset}"
     path = Path(path_or_preset)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = ", ".join(PRESETS)
-        raise ConfigError(f"{path}: no such file, and no preset of that name (presets: {known})") from None
+        known = f", and no preset of that name (presets: {', '.join(presets)})" if presets else ""
+        raise ConfigError(f"{path}: no such file{known}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
     if raw is None:
@@ -98,9 +116,9 @@ def _read(path_or_preset: str) -> tuple[dict[str, Any], str]:
     preset = raw.pop("preset", None)
     if preset is None:
         return raw, str(path)
-    if preset not in PRESETS:
-        raise ConfigError(f"{path}: preset {preset!r} is unknown; {_nearest(str(preset), PRESETS)}")
-    return _merge(PRESETS[preset], raw), str(path)
+    if preset not in presets:
+        raise ConfigError(f"{path}: preset {preset!r} is unknown; {_nearest(str(preset), presets)}")
+    return _merge(presets[preset], raw), str(path)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

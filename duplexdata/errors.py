@@ -101,3 +101,7 @@ _FIXES = {
 
 class DatasetError(DuplexDataError):
     """A folder is no dataset of ours, or one that the operation cannot work on."""
+
+
+class TrainingError(DuplexDataError):
+    """A run cannot go on: a loss that is no number, a checkpoint that does not fit, a model that cannot be had."""

@@ -173,13 +173,13 @@ def attention_mask(channel: npt.NDArray[np.int8], position: Int32) -> npt.NDArra
     piece's group began: where the input came in during an answer, that is the answer's start.
     """
     n = len(channel)
-    group = _group_starts(channel, position)
+    group = group_starts(channel, position)
     earlier = np.tri(n, dtype=bool)
     same = channel[:, None] == channel[None, :]
     return np.asarray(earlier & (same | (position[None, :] < group[:, None])))
 
 
-def _group_starts(channel: npt.NDArray[np.int8], position: Int32) -> Int32:
+def group_starts(channel: npt.NDArray[np.int8], position: Int32) -> Int32:
     """For each token the position from which on it sees nothing of the other channel."""
     starts = np.zeros(len(channel), np.int32)
     edges = np.flatnonzero(np.diff(channel, prepend=channel[:1] ^ 1) | (np.diff(position, prepend=-1) != 1)).tolist()

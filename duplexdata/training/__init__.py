@@ -1,0 +1,1 @@
+"""Training on a dataset's rows: supervised fine-tuning, and preference optimisation after it."""
