@@ -60,3 +60,7 @@ class ShardError(DuplexDataError):
 
 class DatasetError(DuplexDataError):
     """A folder is no dataset of ours, or one that the operation cannot work on."""
+
+
+class CheckpointError(DuplexDataError):
+    """A language model cannot be loaded, or does not fit the dataset it is used with."""
