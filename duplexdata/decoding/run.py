@@ -49,19 +49,18 @@ class BlockRun:
         language, settings = self._language, self._settings
         new = user + language.speech.start
         if self._pending is not None:
-            new = torch.cat([self._pending[:rows, None], new], 1)
-        hidden = self._feed(new)
+            new = torch.cat([self._pending[:rows], new], 1)
         found = torch.empty((rows, m + self._grid.n_speech), dtype=torch.long, device=user.device)
         for slot in range(found.shape[1]):
-            if slot:
-                hidden = self._feed(token[:, None])
+            hidden = self._feed(new)
             chance = None if uniform is None else uniform[:, slot]
             if slot < m:
                 token = choose(language.text_logits(hidden), settings.text, chance) + language.text.start
             else:
                 token = choose(language.speech_logits(hidden), settings.speech, chance) + language.speech.start
             found[:, slot] = token
-        self._pending = token
+            new = token[:, None]
+        self._pending = new
         found[:, m:] -= language.speech.start
         return found
 

@@ -74,6 +74,7 @@ def test_a_batch_of_any_lengths_and_histories_decodes_as_the_algorithm_is_writte
         assert answer.id == request.id
         np.testing.assert_array_equal(answer.text, text)
         np.testing.assert_array_equal(answer.assistant, assistant)
+    # A model that says one thing would test little.
     assert len(set(whole[0].tolist())) > 2 and len(set(whole[1].tolist())) > 4, (
         "a model that says one thing tests little"
     )
