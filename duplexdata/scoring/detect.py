@@ -31,7 +31,7 @@ Vad = Callable[[Float32], Int64]
 VADS = ("silero", "energy")
 _MOST = 2000
 """Conversations that a table of silent tokens is learnt from: far more than it takes."""
-_VAD_RESOLUTION = SAMPLE_RATE // 10
+VAD_RESOLUTION = SAMPLE_RATE // 10
 """Silero VAD decides on windows of 32 ms and pads by 30 ms."""
 
 
@@ -67,7 +67,7 @@ class SoundDetector:
     def __init__(self, codec: SpeechTokenizer, vad: Vad) -> None:
         if not codec.can_decode:
             raise ConfigError(f"the codec {codec.name} makes no sound of tokens: score from tokens")
-        self._codec, self._vad, self.resolution = codec, vad, _VAD_RESOLUTION
+        self._codec, self._vad, self.resolution = codec, vad, VAD_RESOLUTION
 
     def spans(self, tokens: Int32) -> Int64:
         if not len(tokens):

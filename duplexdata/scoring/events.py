@@ -49,6 +49,10 @@ class Asked(StrEnum):
     """In the middle of a reply, nobody else speaks."""
     QUIET = "quiet"
     """A reply is complete, nobody speaks."""
+    PAUSE = "pause"
+    """A silence inside the user's turn. (Recorded conversations have them inside their queries.)"""
+    CONVERSATION = "conversation"
+    """The whole of it: how much the assistant speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,12 @@ def asked(conversation: Conversation, grid: Grid) -> list[Asking]:
     """Everything that the record asks, in order of time."""
     found = [*_turns(conversation, grid), *_overlays(conversation), *_own_turns(conversation, grid)]
     return sorted(found, key=lambda e: (e.start, e.kind))
+
+
+def whole(conversation: Conversation) -> Asking:
+    """The conversation itself, for what is measured on all of it."""
+    n = conversation.n_samples
+    return _asking(conversation, Asked.CONVERSATION, -1, 0, n, n, n, n)
 
 
 def history_blocks(event: Asking, grid: Grid) -> int:

@@ -7,11 +7,11 @@ is divided.
 | metric | of | value |
 | --- | --- | --- |
 | `tt_success` | queries | 1: silent when the query ends, no start during it, first start within 3 s behind its end |
-| `early_start` | queries | 1: starts to speak during the query (a pause in it is no end) |
+| `early_start` | queries, annotated pauses | 1: starts to speak during the query (a pause in it is no end) |
 | `latency` | answered queries | seconds from the query's end to the answer's start |
 | `isr` | barge-ins into its speech | 1: silent within 2 s, and silent from then on until the user has finished |
 | `overlap` | the same | seconds from the barge-in to the stop, at most 6 |
-| `barge_in_answered` | barge-ins that ask for an answer | 1: it stopped, and the answer starts within 3 s behind the user |
+| `barge_in_answered` | barge-ins to be answered | 1: it stopped, and the answer starts within 3 s behind the user |
 | `spoke_on` | barge-ins that ask for silence | 1: it did not stop, or speaks again within 2 s behind the user |
 | `distractor_stop`, `backchannel_stop` | those over its speech | 1: silent within 2 s of the onset (as `isr`) |
 | `distractor_start`, `backchannel_start` | those in silence | 1: starts to speak until 2 s behind the end |
@@ -19,7 +19,7 @@ is divided.
 | `resumed` | side questions answered | 1: speaks again within 3 s, with nobody asking |
 | `unprompted_stop` | middles of replies, user silent | 1: silent within 2 s |
 | `unprompted_start` | silences behind complete replies | 1: starts to speak within 3 s or before the user does |
-| `speaking`, `recorded_speaking` | what was watched | seconds of speech by seconds, of the model and of the record |
+| `speaking`, `recorded_speaking` | all the time, or what was decoded freely | share that is speech, model and record |
 
 A barge-in, distractor or backchannel over a silent assistant is not counted (and how many were not is): there was
 nothing to stop.
@@ -27,7 +27,7 @@ nothing to stop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from duplexdata.scoring.activity import BRIDGE, Activity, seconds
@@ -149,6 +149,14 @@ def _quiet(e: Asking, heard: Activity) -> Judgement:
     return Judgement(e, outcome, True, {"unprompted_start": _yes(starts)}, 1.0 * starts)
 
 
+def _pause(e: Asking, heard: Activity) -> Judgement:
+    if _speaks_at(heard, e.start):
+        return Judgement(e, "was speaking", False, {})
+    starts = _starts_in(heard, e.start, e.end)
+    outcome = "started" if starts else "kept silent"
+    return Judgement(e, outcome, True, {"early_start": _yes(starts)}, 3.0 * starts)
+
+
 def _resumption(e: Asking, heard: Activity) -> Judgement:
     # The model's own side answer may end at another time than the recorded one.
     own = [s for s in heard.stretches if s.start <= e.start and s.end > e.since]
@@ -162,7 +170,7 @@ def _resumption(e: Asking, heard: Activity) -> Judgement:
     return Judgement(e, "resumed" if good else "silent", True, {"resumed": _yes(good)}, 0.0 if good else 2.0)
 
 
-_JUDGES = {
+_JUDGES: Mapping[Asked, Callable[[Asking, Activity], Judgement]] = {
     Asked.QUERY: _query,
     Asked.BARGE_IN: _barge_in,
     Asked.TERMINATION: _barge_in,
@@ -171,6 +179,8 @@ _JUDGES = {
     Asked.RESUMPTION: _resumption,
     Asked.HOLD: _hold,
     Asked.QUIET: _quiet,
+    Asked.PAUSE: _pause,
+    Asked.CONVERSATION: lambda e, heard: Judgement(e, "heard", True, {}),
 }
 
 

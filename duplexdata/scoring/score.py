@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from duplexdata.conversation import Conversation, Negative, answered_query, barge_in
+from duplexdata.conversation import Conversation, Negative, Spoken, answered_query, barge_in
 from duplexdata.decoding import DecodeSettings, DuplexDecoder, Request, Sampling
 from duplexdata.errors import CheckpointError, ConfigError, DatasetError
 from duplexdata.scoring.activity import Activity
 from duplexdata.scoring.detect import Detector, SoundDetector, TokenDetector, make_vad, silent_tokens
-from duplexdata.scoring.events import Asked, Asking, asked, blocks_needed, history_blocks
+from duplexdata.scoring.events import Asked, Asking, asked, blocks_needed, history_blocks, whole
 from duplexdata.scoring.held_out import Split, Talk, read_split
 from duplexdata.scoring.judge import Judgement, judge, spoken_share
 from duplexdata.scoring.summary import RESAMPLES, Summary, summarise
@@ -39,10 +39,10 @@ _CONTEXT_BLOCKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing that was asked, with all that is needed to draw it."""
+    """One thing that was asked, with all that is needed to draw it: the record's utterances, the channel heard."""
 
     judgement: Judgement
-    record: Conversation
+    utterances: tuple[Spoken, ...]
     heard: Activity
 
 
@@ -148,7 +148,7 @@ def make_detector(held: Split, speech_from: str, vad: str) -> Detector:
     from duplexdata.config import CodecConfig
 
     if clock.get("n_codebooks", 1) > 1:
-        raise ConfigError("a model of this layout says the first codebook only, which makes no sound: score from tokens")
+        raise ConfigError("the layout holds one codebook of several, which makes no sound: score from tokens")
     return SoundDetector(make_speech_tokenizer(CodecConfig(**held.manifest["config"]["codec"])), make_vad(vad))
 
 
@@ -176,11 +176,12 @@ def _reference(held: Split, detector: Detector, negatives: bool) -> list[Case]:
         events = asked(talk.record, held.grid)
         recorded = _heard(detector, talk.codes.assistant, 0, talk)
         if not negatives:
-            cases += [_case(talk, e, recorded, recorded) for e in events]
+            cases += _cases(talk, events, recorded, recorded)
             continue
         for n in talk.codes.negatives:
             heard = _heard(detector, n.assistant, 0, talk)
-            cases += [_case(talk, e, heard, recorded) for e in events if _perturbed(talk.record, e, n.negative)]
+            worse = [e for e in events if _perturbed(talk.record, e, n.negative)]
+            cases += [Case(judge(e, heard), talk.record.utterances, heard) for e in worse]
     return cases
 
 
@@ -210,7 +211,7 @@ def _own(
     for talk, answer in zip(talks, decoder.decode(requests, report), strict=True):
         heard = _heard(detector, answer.assistant, held.grid.block_samples, talk)
         recorded = _heard(detector, talk.codes.assistant, 0, talk)
-        cases += [_case(talk, e, heard, recorded) for e in asked(talk.record, held.grid)]
+        cases += _cases(talk, asked(talk.record, held.grid), heard, recorded)
     return cases
 
 
@@ -253,20 +254,17 @@ def _gold(
         first = max(0, given - _CONTEXT_BLOCKS)
         heard = _heard(detector, answer.assistant[first * n :], (first + 1) * block, talk)
         recorded = _heard(detector, talk.codes.assistant, 0, talk)
-        cases.append(_case(talk, event, heard, recorded, free_from=(given + 1) * block))
+        found = judge(event, heard)
+        share = spoken_share(heard, recorded, (given + 1) * block, min(event.until, heard.last))
+        cases.append(Case(replace(found, values={**found.values, **share}), talk.record.utterances, heard))
     return cases
 
 
-def _case(talk: Talk, event: Asking, heard: Activity, recorded: Activity, free_from: int | None = None) -> Case:
-    """Judged, with the share of time that the assistant speaks in what was watched.
-
-    Args:
-        free_from: where the model's own speech begins; None: everywhere, and the time around `event` is watched.
-    """
-    found = judge(event, heard)
-    start = event.start if free_from is None else free_from
-    share = spoken_share(heard, recorded, start, min(event.until, heard.last))
-    return Case(replace(found, values={**found.values, **share}), talk.record, heard)
+def _cases(talk: Talk, events: Sequence[Asking], heard: Activity, recorded: Activity) -> list[Case]:
+    """One channel of a whole conversation: what was asked in it, and how much is spoken."""
+    share = spoken_share(heard, recorded, 0, talk.record.n_samples)
+    all_of_it = replace(judge(whole(talk.record), heard), values=share)
+    return [Case(j, talk.record.utterances, heard) for j in (*(judge(e, heard) for e in events), all_of_it)]
 
 
 def _heard(detector: Detector, tokens: Int32, first: int, talk: Talk) -> Activity:
@@ -283,9 +281,7 @@ def _decoder(
         return DuplexDecoder(model, held.vocabulary, held.grid, settings)
     if checkpoint is None:
         raise CheckpointError("no checkpoint")
-    return DuplexDecoder.load(
-        checkpoint, held.vocabulary, held.grid, settings, device=device, precision=precision
-    )
+    return DuplexDecoder.load(checkpoint, held.vocabulary, held.grid, settings, device=device, precision=precision)
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from duplexdata.rng import rng_for
+from duplexdata.scoring.events import Asked
 from duplexdata.scoring.judge import Judgement
 
 Float64 = npt.NDArray[np.float64]
@@ -122,6 +123,8 @@ def not_counted(judgements: Iterable[Judgement]) -> dict[str, dict[str, int]]:
     """By kind: how many there were, how many were counted, and why others were not."""
     found: dict[str, dict[str, int]] = {}
     for j in judgements:
+        if j.event.kind is Asked.CONVERSATION:
+            continue
         counts = found.setdefault(j.event.kind.value, {"asked": 0, "counted": 0})
         counts["asked"] += 1
         key = "counted" if j.counted else j.outcome

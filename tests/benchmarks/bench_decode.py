@@ -51,7 +51,10 @@ def main(dataset: Path, sizes: list[int]) -> None:
             decoded = decoder.decode(requests)
             took = time.perf_counter() - start
             blocks = sum(len(d.text) // m - d.forced_blocks for d in decoded)
-            print(f"batch {size}, {len(requests)} conversations, {name}: {blocks} blocks in {took:.1f} s, {blocks / took:.0f}/s")
+            print(
+                f"batch {size}, {len(requests)} conversations, {name}: "
+                f"{blocks} blocks in {took:.1f} s, {blocks / took:.0f}/s"
+            )
 
 
 if __name__ == "__main__":
