@@ -162,6 +162,73 @@ def show(
 
 
 @app.command()
+def score(
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="CHECKPOINT", help="A model's folder or hub id.", show_default=False)
+    ] = None,
+    dataset: Annotated[Path | None, typer.Option(metavar="DIR", help="The dataset whose split is scored on.")] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Score recordings instead: folders of input.wav and output.wav."),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="WHICH", help="Score no model: the assistant as recorded, or the pairs' negatives."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where score.json, score.md and score.png go.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Conversations at most (default: all).")] = None,
+    history: Annotated[str, typer.Option(help="Before each moment: the model's own, or gold (as recorded).")] = "own",
+    speech_from: Annotated[str, typer.Option("--from", help="Tell speech from tokens or from audio.")] = "tokens",
+    vad: Annotated[str, typer.Option(help="Of audio: silero or energy.")] = "silero",
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this share.")] = 0.8,
+    speech_temperature: Annotated[float | None, typer.Option(help="Of speech slots (default: the same).")] = None,
+    speech_top_p: Annotated[float | None, typer.Option(help="Of speech slots (default: the same).")] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Conversations decoded at once.")] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (as saved), fp32, bf16 or fp16.")] = "auto",
+) -> None:
+    """Measure turn-taking and interruption: TT SR@3s, latency, overlap, ISR@2s, and what speaks against them."""
+    from duplexdata import scoring
+    from duplexdata.decoding import DecodeSettings, Sampling
+
+    speech = Sampling(
+        temperature if speech_temperature is None else speech_temperature,
+        top_p if speech_top_p is None else speech_top_p,
+    )
+    settings = DecodeSettings(Sampling(temperature, top_p), speech, seed, batch_size)
+    if (dataset is None) == (pairs is None):
+        raise ConfigError("name --dataset DIR, or --pairs DIR for recordings")
+    with _progress("scored", None) as advance:
+        if pairs is not None:
+            found = scoring.score_pairs(pairs, vad=vad, limit=limit, seed=seed, report=advance)
+        else:
+            assert dataset is not None
+            found = scoring.score_dataset(
+                checkpoint,
+                dataset,
+                split=split,
+                limit=limit,
+                history=history,
+                speech_from=speech_from,
+                vad=vad,
+                reference=reference,
+                settings=settings,
+                device=device,
+                precision=precision,
+                seed=seed,
+                report=advance,
+            )
+    _show_score(found)
+    if out is not None:
+        typer.echo(", ".join(map(str, scoring.write_report(found, out))))
+
+
+@app.command()
 def tokenize(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Sound files of any rate.", show_default=False)],
     codec: Annotated[str, typer.Option(metavar="NAME", help="Speech tokenizer.")] = "mel",
@@ -337,6 +404,23 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+def _show_score(score: Any) -> None:
+    from rich.console import Console
+
+    from duplexdata.scoring import TABLE_WIDTH, as_table, remarks
+
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width: nothing is cut there
+        console = Console(width=TABLE_WIDTH)
+    console.print(as_table(score, scenarios=console.width >= TABLE_WIDTH))
+    if console.width < TABLE_WIDTH:
+        typer.echo(f"(scenarios: in a terminal of {TABLE_WIDTH} columns, or in the report that --out writes)")
+    for remark in remarks(score):
+        typer.echo(remark)
+    if score.dropped:
+        typer.echo("left out: " + ", ".join(f"{k} {v}" for k, v in score.dropped.items()))
 
 
 def _show_result(out: Path | str, made: bool) -> None:

@@ -105,3 +105,7 @@ class DatasetError(DuplexDataError):
 
 class TrainingError(DuplexDataError):
     """A run cannot go on: a loss that is no number, a checkpoint that does not fit, a model that cannot be had."""
+
+
+class CheckpointError(DuplexDataError):
+    """A language model cannot be loaded, or does not fit the dataset it is used with."""
