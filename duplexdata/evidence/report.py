@@ -64,8 +64,8 @@ def _markdown(
     lines = [
         "# Evidence",
         "",
-        f"{len(evidence.seeds)} seeds of each model, on up to {evidence.scored} held-out conversations; in brackets the "
-        "95 % interval of a bootstrap over conversations, all seeds together.",
+        f"{len(evidence.seeds)} seeds of each model, on up to {evidence.scored} held-out conversations; in brackets "
+        "the 95 % interval of a bootstrap over conversations, all seeds together.",
         "",
         "| metric | " + " | ".join(_TITLES[a] for a in arms) + " |",
         "| --- |" + " ---: |" * len(arms),
