@@ -89,9 +89,7 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
         "## Voices",
         *card_section(name, manifest),
         "## Writers",
-        "Texts by: "
-        + ", ".join(f"{w} {n}" for w, n in statistics["writers"].items())
-        + ".",
+        "Texts by: " + ", ".join(f"{w} {n}" for w, n in statistics["writers"].items()) + ".",
         "## Licences of the sources",
         _table(("licence", "conversations"), sorted(statistics["licences"].items())),
     ]

@@ -82,7 +82,8 @@ def make_plan(config: Config, work: Path) -> Plan:
         config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
-            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing, public.voices, public.speech)],
+            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing)],
+            [as_dict(public.voices), as_dict(public.speech)],
             [public.seed, public.conversations, as_dict(public.shards), grid],
         ),
         synthesizer=synthesizer,

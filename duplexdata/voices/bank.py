@@ -100,7 +100,8 @@ class VoiceBank:
                     f"{user.speaker}: a speaker belongs to one split"
                 )
         if self.assistant.speaker in splits:
-            raise ConfigError(f"the assistant {self.assistant.id} is the speaker of {splits[self.assistant.speaker].id}")
+            user = splits[self.assistant.speaker]
+            raise ConfigError(f"the assistant {self.assistant.id} and the user {user.id} are one speaker's")
         ids = [v.id for v in self]
         if len(set(ids)) < len(ids):
             twice = sorted(i for i in set(ids) if ids.count(i) > 1)
@@ -129,10 +130,12 @@ class VoiceBank:
 
     def sounds(self) -> list[object]:
         """What decides on how they sound: settings, and the recordings by content."""
-        return [
-            [v.id, list(map(list, v.voice.settings)), v.voice.prompt and [v.voice.prompt.sha256, v.voice.prompt.transcript]]
-            for v in self
-        ]
+        rows: list[object] = []
+        for v in self:
+            prompt = v.voice.prompt
+            cloned = None if prompt is None else [prompt.sha256, prompt.transcript]
+            rows.append([v.id, [list(pair) for pair in v.voice.settings], cloned])
+        return rows
 
     def facts(self) -> list[object]:
         """What is only reported."""

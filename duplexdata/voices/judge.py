@@ -28,6 +28,8 @@ _FLAT = 3
 _SILENT = 1e-10
 _MOST_SNR_DB = 100.0
 _BAND_BELOW_PEAK_DB = 60.0
+_SYLLABIC = (("\u3040", "\u9fff"), ("\uac00", "\ud7a3"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff"))
+"""Kana and ideographs, hangul, compatibility ideographs, rare ideographs."""
 _DIGIT = 4
 """Letters that a digit is read as, about."""
 
@@ -67,13 +69,13 @@ def measure(samples: Float32, sample_rate: int, transcript: str, language: str =
 
     Returns: the numbers; a Fault where there is nothing to measure ("not_finite", "silent").
     """
-    if not len(samples) or not np.isfinite(samples).all():
-        return Fault("not_finite" if len(samples) else "silent", "samples that are no numbers" if len(samples) else "empty")
+    if not np.isfinite(samples).all():
+        return Fault("not_finite", "it has samples that are no numbers")
     hop = sample_rate // 100
     energy = frame_energy(samples, hop)
     active = speech_frames(energy)
     if not active.any():
-        return Fault("silent", f"its loudest sample is {float(np.abs(samples).max()):.5f} of full scale")
+        return Fault("silent", f"its loudest sample is {float(np.abs(samples).max(initial=0)):.5f} of full scale")
     first, last = int(active.argmax()), len(active) - int(active[::-1].argmax())
     peak = float(np.abs(samples).max())
     speech = float(energy[active].mean())
@@ -148,7 +150,7 @@ def spoken_length(transcript: str, language: str = "en") -> float:
     words = [w for w in words if w]
     length = float(max(0, len(words) - 1))
     for c in "".join(words):
-        syllabic = "\u3040" <= c <= "\u9fff" or "\uac00" <= c <= "\ud7a3" or "\uf900" <= c <= "\ufaff" or c > "\U00020000"
+        syllabic = any(low <= c <= high for low, high in _SYLLABIC)
         length += per_syllable if syllabic else _DIGIT if c.isdigit() else 1
     return length
 

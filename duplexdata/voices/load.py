@@ -285,14 +285,13 @@ def _hub_rows(config: VoicesConfig, *, local: bool) -> Iterator[tuple[BankRow | 
             yield _hub_row(dict(raw), column, f"{split}, row {number}")
 
 
-def _hub_row(
-    raw: dict[str, Any], column: str | None, where: str
-) -> tuple[BankRow | BadRow, Path | Fault | None]:
+def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankRow | BadRow, Path | Fault | None]:
     audio = raw.pop(column, None) if column is not None else None
     if not isinstance(audio, Mapping):
         row = parse_bank_row(raw, where)
         if isinstance(row, BadRow) and audio is not None:
-            return BadRow(where, Fault("bad_row", f"{column} is a {type(audio).__name__}, expected a column of Audio")), None
+            detail = f"{column} is a {type(audio).__name__}, expected a column of Audio"
+            row = BadRow(row.where, Fault("bad_row", detail))
         return row, None
     data, path = audio.get("bytes"), str(audio.get("path") or "")
     name = Path(path.replace("\\", "/")).name or "recording"

@@ -1,4 +1,4 @@
-"""Rows of a bank (`voices.jsonl`, or a hub dataset's) as values: columns by any of their usual names, words made equal."""
+"""Rows of a bank (`voices.jsonl`, a hub dataset's) as values: columns by any usual name, words made equal."""
 
 from __future__ import annotations
 
