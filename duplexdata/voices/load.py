@@ -22,7 +22,7 @@ from duplexdata.shards import put_in_place, temporary_name
 from duplexdata.speech.base import Float32, Voice, VoicePrompt
 from duplexdata.voices.bank import NOT_A_RECORDING, BankVoice, Fault, Refused, VoiceBank
 from duplexdata.voices.deck import held_out
-from duplexdata.voices.duplicates import Float64, contour, first_alike
+from duplexdata.voices.duplicates import Contour, contour, first_alike
 from duplexdata.voices.embedded import embedded_voices
 from duplexdata.voices.judge import Measured, judge, measure
 from duplexdata.voices.rows import BadRow, BankRow, parse_bank_row
@@ -49,7 +49,7 @@ class Surveyed:
     voice: BankVoice | None
     measured: Measured | None = None
     faults: list[Fault] = field(default_factory=list)
-    contour: tuple[float, Float64] | None = None
+    contour: Contour | None = None
 
     @property
     def accepted(self) -> bool:
