@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -42,9 +42,18 @@ class Deck:
                 return found
 
 
-def dealt(voices: Sequence[BankVoice], levels: Sequence[str], rng: np.random.Generator) -> Iterator[BankVoice]:
-    """Each voice once, as evenly over the levels as lasts: a group that is used up is passed over."""
-    yield from _leaves(_tree(sorted(voices, key=lambda v: v.id), [*levels, "speaker", "id"], rng))
+def dealt(
+    voices: Sequence[BankVoice],
+    levels: Sequence[str],
+    rng: np.random.Generator,
+    take: Callable[[BankVoice], bool] = lambda voice: True,
+) -> Iterator[BankVoice]:
+    """Each voice once, as evenly over the levels as lasts: a group that is used up is passed over.
+
+    Args:
+        take: asked once, when a voice's turn comes; in place of one that is not taken comes another of its group.
+    """
+    yield from _leaves(_tree(sorted(voices, key=lambda v: v.id), [*levels, "speaker", "id"], rng), take)
 
 
 def _tree(voices: Sequence[BankVoice], levels: Sequence[str], rng: np.random.Generator) -> _Node:
@@ -58,11 +67,12 @@ def _tree(voices: Sequence[BankVoice], levels: Sequence[str], rng: np.random.Gen
     return [_tree(groups[names[i]], levels[1:], rng) for i in map(int, rng.permutation(len(names)))]
 
 
-def _leaves(node: _Node) -> Iterator[BankVoice]:
+def _leaves(node: _Node, take: Callable[[BankVoice], bool]) -> Iterator[BankVoice]:
     if not isinstance(node, list):
-        yield node
+        if take(node):
+            yield node
         return
-    waiting = [_leaves(child) for child in node]
+    waiting = [_leaves(child, take) for child in node]
     while waiting:
         left = []
         for branch in waiting:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -93,52 +94,54 @@ def import_corpus(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; name a folder for the bank")
     corpus = read_corpus(name, folder, settings.language)
-    rows: list[dict[str, str]] = []
+    speakers = {f"{corpus.prefix}-{s.id}": s for s in corpus.speakers}
     dropped: Counter[str] = Counter()
-    taken = seen = 0
+    found: dict[str, list[_Chosen]] = {}
+
+    def take(voice: BankVoice) -> bool:
+        best = _best(speakers[voice.id], settings)
+        if isinstance(best, Fault):
+            dropped[best.reason] += 1
+            return False
+        found[voice.id] = best
+        return True
+
+    order = rng_for(settings.seed, corpus.prefix, "import")
     voices: list[BankVoice] = []
-    for speaker, voice in _in_turn(corpus, settings):
-        if settings.limit is not None and taken == settings.limit:
-            break
-        seen += 1
-        chosen = _best(speaker, settings)
-        if isinstance(chosen, Fault):
-            dropped[chosen.reason] += 1
-            continue
-        taken += 1
+    rows: list[dict[str, str]] = []
+    for voice in islice(dealt(_as_voices(speakers), ("sex", "accent"), order, take), settings.limit):
         voices.append(voice)
-        rows += [_write(out, corpus, voice, i, c, settings) for i, c in enumerate(chosen)]
-        if taken % _EVERY == 0:
-            report(f"{taken} speakers")
+        rows += [_write(out, corpus, voice, i, c, settings) for i, c in enumerate(found.pop(voice.id))]
+        if len(voices) % _EVERY == 0:
+            report(f"{len(voices)} speakers")
     if not rows:
         reasons = ", ".join(f"{n} x {reason}" for reason, n in dropped.most_common())
         raise SourceError(f"{folder}: no speaker has a recording that can be cloned from ({reasons})")
     test = _test_speakers(corpus, voices, settings)
     for row in rows:
         row["split"] = "test" if row["speaker"] in test else "train"
-    left = len(corpus.speakers) - seen
+    left = len(corpus.speakers) - len(voices) - dropped.total()
     dropped.update({"not_needed": left} if left else {})
     _write_rows(out, rows)
     splits = Counter(row["split"] for row in rows)
-    counts = Counts("speakers", len(corpus.speakers), taken, dict(sorted(dropped.items())))
+    counts = Counts("speakers", len(corpus.speakers), len(voices), dict(sorted(dropped.items())))
     return Imported(counts, len(rows), splits["train"], splits["test"])
 
 
-def _in_turn(corpus: Corpus, settings: ImportSettings) -> Iterator[tuple[CorpusSpeaker, BankVoice]]:
-    """Speakers as voices, evenly over sex and accent for as long as there are some of each."""
-    speakers = {s.id: s for s in corpus.speakers}
-    known = []
-    for s in speakers.values():
+def _as_voices(speakers: Mapping[str, CorpusSpeaker]) -> list[BankVoice]:
+    """
+    Args:
+        speakers: by the id that they get in the bank.
+    """
+    found = []
+    for id_, s in speakers.items():
         row = parse_bank_row(
-            {"id": f"{corpus.prefix}-{s.id}", "file": "x", "language": s.language, "sex": s.sex, "accent": s.accent},
-            f"speaker {s.id}",
+            {"id": id_, "file": "x", "language": s.language, "sex": s.sex, "accent": s.accent}, f"speaker {s.id}"
         )
         if isinstance(row, BadRow):
             raise SourceError(f"{row.where}: {row.fault.detail}")
-        known.append(BankVoice(Voice(row.id, ""), row.id, row.language, row.sex, row.accent))
-    of = {f"{corpus.prefix}-{s}": speaker for s, speaker in speakers.items()}
-    for voice in dealt(known, ("sex", "accent"), rng_for(settings.seed, corpus.prefix, "import")):
-        yield of[voice.id], voice
+        found.append(BankVoice(Voice(id_, ""), id_, row.language, row.sex, row.accent))
+    return found
 
 
 def _test_speakers(corpus: Corpus, voices: list[BankVoice], settings: ImportSettings) -> frozenset[str]:

@@ -91,6 +91,19 @@ def test_dealing_out_is_even_for_as_long_as_it_can_be() -> None:
     assert Counter(v.accent for v in first if v.sex == "f")["a"] in (2, 3)
 
 
+def test_in_place_of_one_that_is_not_taken_comes_another_of_its_group() -> None:
+    crowd = [voice(f"f{i}", "f", "a") for i in range(9)] + [voice(f"m{i}", "m", "a") for i in range(9)]
+    asked: list[str] = []
+
+    def take(v: BankVoice) -> bool:
+        asked.append(v.id)
+        return v.id not in ("m1", "m2", "m3", "m4", "m5")
+
+    found = list(islice(dealt(crowd, LEVELS, rng_for(0, "x", "test"), take), 8))
+    assert Counter(v.sex for v in found) == {"f": 4, "m": 4}
+    assert len(asked) == len(set(asked))
+
+
 def test_who_is_drawn_besides_is_of_another_speaker_and_as_even() -> None:
     crowd = [voice(f"f{i}", "f", "a") for i in range(30)] + [voice("m", "m", "a"), voice("m2", "m", "a", speaker="m")]
     deck = Deck(crowd, LEVELS, rng_for(0, "x", "test"))
