@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Rejected, Scenar
 from duplexdata.errors import ShardError
 from duplexdata.interactions import Cast, Material, can_lend, dialogues_needed, fits, plan_script
 from duplexdata.resources import banks
-from duplexdata.rng import rng_for
+from duplexdata.rng import rng_for, stable_hash
 from duplexdata.shards import FileFacts, sha256, write_text
 from duplexdata.spoken import speakable_dialogue
 from duplexdata.stages.ingest import read_pool
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.work import Counts, Marker, Shard, read_marker, shards_of, write_marker
-from duplexdata.voices.bank import primary
 from duplexdata.voices.deck import Deck
 from duplexdata.voices.fit import speakers_needed
 
@@ -71,6 +70,14 @@ def _utterance(raw: dict[str, Any]) -> Utterance:
     return Utterance(**raw)
 
 
+@dataclass(slots=True)
+class _Deal:
+    """A deck, and the place in it that the next conversation gets its user from."""
+
+    deck: Deck
+    at: int
+
+
 class _Planner:
     """Deals a shard's dialogues out to its conversations; each is used about as often as any other."""
 
@@ -85,8 +92,8 @@ class _Planner:
         self._became: Counter[str] = Counter()
         self._no_dialogue = 0
         self._bank = plan.bank
-        self._decks: dict[str, Deck | None] = {}
-        self._dealt: Counter[str] = Counter()
+        self._deals: dict[str, _Deal | None] = {}
+        self._by_users: dict[tuple[str, ...], _Deal] = {}
         # A split's shards go on with one deck where the shard before leaves off.
         earlier = (s for s in shards_of(plan.config) if s.split == shard.split and s.index < shard.index)
         self._first_slot = sum(s.slots for s in earlier)
@@ -141,7 +148,7 @@ class _Planner:
         found = self._speakable.get(dialogue.id)
         if found is None:
             text = self._config.text
-            if self._deck(dialogue.language) is None:
+            if self._deal(dialogue.language) is None:
                 detail = f"the voice bank has no voices for {dialogue.language} in {self._shard.split}"
                 found = Rejected("no_voice", detail, dialogue.id)
             else:
@@ -193,20 +200,23 @@ class _Planner:
                     break
         return found
 
-    def _deck(self, language: str) -> Deck | None:
-        """The users of a language in the order in which conversations get them; None where there are too few."""
-        if language not in self._decks:
+    def _deal(self, language: str) -> _Deal | None:
+        """What a language's users are dealt from; None where there are too few. Same users, same deal."""
+        if language not in self._deals:
             split, bank = self._shard.split, self._bank
             users = bank.users_of(split, language, speakers=speakers_needed(self._config))
-            rng = rng_for(self._config.seed, f"{split}/{primary(language)}", "voices")
-            self._decks[language] = Deck(users, bank.evenly_over, rng) if users else None
-        return self._decks[language]
+            ids = tuple(v.id for v in users)
+            if users and ids not in self._by_users:
+                rng = rng_for(self._config.seed, f"{split}/{stable_hash(*sorted(ids))}", "voices")
+                self._by_users[ids] = _Deal(Deck(users, bank.evenly_over, rng), self._first_slot)
+            self._deals[language] = self._by_users.get(ids)
+        return self._deals[language]
 
     def _cast(self, language: str, rng: np.random.Generator) -> Cast:
         """The next user, the assistant, and somebody else who may be heard."""
-        deck = self._deck(language)
-        assert deck is not None  # its dialogue would have been left out
-        user = deck.at(self._first_slot + self._dealt[primary(language)])
-        self._dealt[primary(language)] += 1
-        bystander = deck.draw(rng, but=user.speaker) if speakers_needed(self._config) > 1 else user
+        deal = self._deal(language)
+        assert deal is not None  # its dialogue would have been left out
+        user = deal.deck.at(deal.at)
+        deal.at += 1
+        bystander = deal.deck.draw(rng, but=user.speaker) if speakers_needed(self._config) > 1 else user
         return Cast(user.id, self._bank.assistant.id, bystander.id)

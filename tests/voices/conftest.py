@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import soundfile as sf
-from voice_prompts import ACCENTS, SENTENCES, SEXES, Prompt, in_a_room
+from voice_prompts import SENTENCES, Change, Prompt, in_a_room, write_bank_to
 
 
 @pytest.fixture(scope="session")
@@ -50,28 +48,7 @@ def made_prompts() -> list[Prompt]:
 def write_bank(tmp_path: Path, made_prompts: list[Prompt]) -> Callable[..., Path]:
     """Writes a bank of recordings; `change` may change a row, or give None to leave it out."""
 
-    def write(change: Callable[[int, dict[str, object]], dict[str, object] | None] = lambda i, row: row) -> Path:
-        folder = tmp_path / "bank"
-        folder.mkdir(exist_ok=True)
-        lines = []
-        for i, prompt in enumerate(made_prompts):
-            sf.write(folder / f"{prompt.id}.wav", prompt.samples, prompt.rate, subtype="PCM_16")
-            row: dict[str, object] = {
-                "id": prompt.id,
-                "file": f"{prompt.id}.wav",
-                "transcript": prompt.transcript,
-                "language": "en",
-                "sex": SEXES[i % 2],
-                "accent": ACCENTS[i % 3],
-                "licence": "CC-BY-4.0" if i % 2 else "CC0-1.0",
-                "consent": "given for this test",
-                "source": "made for this test",
-                "split": "assistant" if i == 0 else "test" if i % 3 == 1 else "train",
-            }
-            changed = change(i, row)
-            if changed is not None:
-                lines.append(json.dumps(changed) + "\n")
-        (folder / "voices.jsonl").write_text("".join(lines), encoding="utf-8")
-        return folder
+    def write(change: Change = lambda i, row: row) -> Path:
+        return write_bank_to(tmp_path / "bank", made_prompts, change)
 
     return write
