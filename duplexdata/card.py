@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from duplexdata.manifest import dropped_table
+from duplexdata.voices.report import card_section, recording_licences
 
 _CONFIG_NOTES = {
     "conversations": "the record of truth: texts, times, two-channel FLAC (left assistant, right user)",
@@ -22,12 +23,13 @@ _SPDX_ON_HUB = {
     "MIT": "mit",
     "CC-BY-NC-4.0": "cc-by-nc-4.0",
     "CC-BY-4.0": "cc-by-4.0",
+    "CC0-1.0": "cc0-1.0",
 }
 
 
 def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str:
     head: dict[str, Any] = {
-        "license": _licence(manifest["licences"]),
+        "license": _licence([*manifest["licences"], *recording_licences(manifest["voices"])]),
         "task_categories": ["text-to-speech", "audio-to-audio", "text-generation"],
         "language": sorted(manifest["statistics"]["languages"]),
         "tags": ["full-duplex", "turn-taking", "barge-in", "duplexdata"],
@@ -46,7 +48,8 @@ def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str])
 
 
 def _licence(licences: Sequence[str]) -> str:
-    return _SPDX_ON_HUB.get(licences[0], "other") if len(licences) == 1 else "other"
+    """Of texts and recorded voices together."""
+    return _SPDX_ON_HUB.get(licences[0], "other") if len(set(licences)) == 1 else "other"
 
 
 def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str:
@@ -82,12 +85,11 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
     ):
         if manifest[key]:
             parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")
-    voices = statistics["voices"]
     parts += [
-        "## Voices and writers",
-        f"{voices['count']} voices; user voices of train and test are different. Texts by: "
-        + ", ".join(f"{w} {n}" for w, n in statistics["writers"].items())
-        + ".",
+        "## Voices",
+        *card_section(name, manifest),
+        "## Writers",
+        "Texts by: " + ", ".join(f"{w} {n}" for w, n in statistics["writers"].items()) + ".",
         "## Licences of the sources",
         _table(("licence", "conversations"), sorted(statistics["licences"].items())),
     ]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
+from duplexdata.voices.commands import app as voices
 
 FAILED, MISUSED = 1, 2
 
@@ -25,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(voices)
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DIR_OR_URL", help="A dataset: its folder, or s3://… and the like.", show_default=False)
@@ -437,6 +440,8 @@ def _show_result(out: Path | str, made: bool) -> None:
     for n, example in enumerate(manifest["rejected_examples"]):
         if n < 5:
             typer.echo(f"  rejected: {example}")
+    for refused in manifest.get("refused_voices", ())[:5]:
+        typer.echo(f"  refused voice: {refused}")
     scenarios = ", ".join(f"{k} {v}" for k, v in statistics["scenarios"].items())
     typer.echo(f"scenarios: {scenarios}")
     typer.echo(f"{out}: {statistics['hours']:.2f} hours, config {manifest['fingerprint']}, seed {manifest['seed']}")

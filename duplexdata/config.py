@@ -1,7 +1,7 @@
 """The configuration: typed, every default with its source. Reading YAML and presets is `config_file.py`'s.
 
 Sources: [B] BayLing-Duplex, arXiv 2606.14528; [U] Duplex-UltraChat, arXiv 2406.15718v2; [D] DUO, arXiv 2409.11727;
-[ours] where they leave a choice open.
+[C] CosyVoice: what its code asserts and its issue tracker reports; [ours] where they leave a choice open.
 """
 
 from __future__ import annotations
@@ -95,6 +95,67 @@ class SpeechConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptLimits:
+    """What a recording must be like to be cloned from. Bounds are inclusive; starting values, not laws of nature."""
+
+    seconds: Range = (3.0, 10.0)
+    """Of the whole file. Longer prompts leave a word or two of the text unsaid. [C, issue 764]"""
+    level_dbfs: Range = (-38.0, -12.0)
+    """RMS of what is speech in it; clones keep their prompt's level. [C, issue 400]"""
+    clipped_share: float = 0.0005
+    """Most samples at the recording's own ceiling, as a share of all. [C]"""
+    edge_silence_sec: Range = (0.02, 0.5)
+    """At either end. Less: a word may be cut; more: the clone pauses so as well. [C, issue 1756]"""
+    ms_per_character: Range = (40.0, 140.0)
+    """Speech for each letter or space of the transcript: outside, it is not what is said. [C, issue 1597]"""
+    least_sample_rate: int = 16_000
+    """Hz. [C: asserted]"""
+    least_bandwidth_hz: float = 5_000.0
+    """Below this, telephone speech was stretched over a higher rate. [ours]"""
+    least_snr_db: float = 20.0
+    """Noise is cloned too; LibriTTS left out at 20 dB what is noisy (arXiv 1904.02882). [ours]"""
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "level_dbfs", "edge_silence_sec", "ms_per_character"):
+            low, high = getattr(self, name)
+            if not low <= high:
+                raise ConfigError(f"voices.limits.{name} is {[low, high]}, expected least <= most")
+
+
+@dataclass(frozen=True, slots=True)
+class VoicesConfig:
+    """Who speaks."""
+
+    bank: str = "embedded"
+    """"embedded": espeak-ng's speakers; a folder with voices.jsonl; or a hub dataset with its columns."""
+    name: str | None = None
+    """Of the hub dataset's configuration."""
+    assistant: str | None = None
+    """Id of the voice that speaks every reply, and is no user's; None: the one whose `split` is "assistant"."""
+    test_fraction: float = 0.2
+    """Share of the speakers that only the test split hears, of those whose entry names no split. [ours]"""
+    allow_unlicensed: bool = False
+    """Whether recordings without a licence or the speaker's consent are used."""
+    licences: tuple[str, ...] = ()
+    """Licences of recordings that are used; empty: any."""
+    evenly_over: tuple[str, ...] = ("sex", "accent")
+    """Users are drawn evenly over these, each inside the one before it, then over speakers. [ours]"""
+    cross_lingual: bool = False
+    """Whether a language that the bank has no voices of is spoken by those of others; else it is left out."""
+    check: bool = True
+    """Whether recordings are judged by `limits` before they are used."""
+    limits: PromptLimits = field(default_factory=PromptLimits)
+
+    def __post_init__(self) -> None:
+        if not self.bank.strip():
+            raise ConfigError("voices.bank is empty: name a folder, a hub id, or 'embedded'")
+        if not 0 < self.test_fraction < 1:
+            raise ConfigError(f"voices.test_fraction is {self.test_fraction}, expected between 0 and 1")
+        for name in self.evenly_over:
+            _one_of("voices.evenly_over", name, ("sex", "accent"))
+
+
+@dataclass(frozen=True, slots=True)
 class CodecConfig:
     name: str = "mel"
     checkpoint: str | None = None
@@ -169,6 +230,7 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     mix: MixConfig = field(default_factory=MixConfig)
     timing: TimingConfig = field(default_factory=TimingConfig)
+    voices: VoicesConfig = field(default_factory=VoicesConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)

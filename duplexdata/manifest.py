@@ -15,7 +15,9 @@ from duplexdata.errors import DatasetError
 from duplexdata.shards import FileFacts
 from duplexdata.stages.plan import Plan, public_config
 from duplexdata.stages.statistics import Statistics
-from duplexdata.stages.work import Marker, sum_counts
+from duplexdata.stages.work import Counts, Marker, sum_counts
+from duplexdata.voices.bank import VoiceBank
+from duplexdata.voices.report import refused_names, shares, voice_table
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -48,6 +50,9 @@ def build_manifest(
         tokens.update(_mapping(marker.facts["tokens"]))
     stages = [markers.ingest, *markers.scripts, *markers.speech, *markers.codes, *markers.layouts]
     codec = markers.codes[0].facts if markers.codes else None
+    voices = voice_table(plan.bank, statistics.speech)
+    summary = statistics.summary()
+    summary["voices"]["users"] = shares(voices)
     return {
         "format": FORMAT,
         "package": f"duplexdata {__version__}",
@@ -65,14 +70,22 @@ def build_manifest(
         "clock": _mapping(codec["clock"]) if codec else None,
         "vocabulary": dict(vocabulary),
         "files": {name: asdict(facts) for name, facts in sorted(files.items())},
-        "stages": [asdict(c) for c in sum_counts([c for m in stages for c in m.counts])],
+        "stages": [asdict(c) for c in sum_counts([_voice_counts(plan.bank), *(c for m in stages for c in m.counts)])],
         "rejected_examples": markers.ingest.facts.get("rejected", []),
         "fallbacks": dict(sorted(fallbacks.items())),
         "left_out": dict(sorted(left_out.items())),
-        "statistics": statistics.summary(),
+        "statistics": summary,
         "tokens": dict(sorted(tokens.items())),
         "licences": sorted(statistics.counters["licences"]),
+        "voices": voices,
+        "refused_voices": refused_names(plan.bank),
     }
+
+
+def _voice_counts(bank: VoiceBank) -> Counts:
+    dropped = Counter(r.fault.reason for r in bank.refused)
+    used = sum(1 for _ in bank)
+    return Counts("voices", used + dropped.total(), used, dict(sorted(dropped.items())))
 
 
 def read_manifest(dataset: Path) -> dict[str, Any]:

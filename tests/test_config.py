@@ -17,6 +17,7 @@ from duplexdata.config import (
     as_dict,
     fingerprint,
 )
+from duplexdata.config_file import load_config
 from duplexdata.dialogue import INTERRUPTIONS, Scenario
 from duplexdata.errors import ConfigError
 
@@ -95,6 +96,20 @@ def test_a_value_no_run_can_work_with_is_an_error_that_names_its_key(wrong: dict
 def test_so_is_every_value_that_would_hang_or_crash_a_later_stage(wrong: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
         Config(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"bank": " "}, "voices.bank"),
+        ({"test_fraction": 0.0}, "voices.test_fraction"),
+        ({"evenly_over": ("age",)}, "voices.evenly_over"),
+        ({"limits": {"level_dbfs": (-12.0, -38.0)}}, "voices.limits.level_dbfs"),
+    ],
+)
+def test_voices_that_no_bank_can_give_are_an_error_that_names_its_key(wrong: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        load_config(None, {"voices": wrong})
 
 
 def test_text_layouts_need_no_sound() -> None:

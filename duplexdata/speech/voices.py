@@ -37,6 +37,8 @@ VARIANTS = (
 """espeak-ng's speaker variants in use. Left out: whispers, robots and effects, and those that clip."""
 
 ASSISTANT_VARIANT = "f2"
+FEMALE_VARIANTS = frozenset({"f1", "f2", "f3", "f4", "f5", "Andrea", "belinda", "linda", "steph", "anika", "shelby"})
+"""The others are male."""
 _PER_ACCENT = 8
 _TEST_EVERY = 5
 

@@ -13,11 +13,12 @@ from duplexdata.backends import checkpoint_identity
 from duplexdata.config import Config, EngineConfig, SourceConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
-from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.storage import Store
+from duplexdata.voices.bank import VoiceBank
+from duplexdata.voices.fit import bank_for
 
 # Raised whenever a change of the code changes a stage's bytes.
-INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 1, 1, 1, 1
+INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 2, 1, 1, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Plan:
 
     config: Config
     store: Store
+    bank: VoiceBank
     ingest: str
     scripts: str
     speech: str
@@ -55,21 +57,21 @@ def make_plan(config: Config, store: Store) -> Plan:
     public = public_config(config)
     prompts = prompt_version()
     synthesizer = describe_synthesizer(config)
-    voices = fingerprint([as_dict(v) for v in (*user_voices(), assistant_voice())])
+    bank = bank_for(config)
     codec = [as_dict(public.codec), codec_identity(config)]
     tokenizer = _tokenizer_identity(config)
     grid = [config.layout.n_speech, config.layout.n_text]
 
     ingest = ingest_fingerprint(config)
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
-    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
-    speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer)
+    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, bank.casting())
+    speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer, bank.sounds())
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
     made_by = {
         "stages": fingerprint([INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS]),
         "prompts": prompts,
-        "voices": voices,
+        "voices": fingerprint(bank.casting(), bank.sounds(), bank.facts()),
         "synthesizer": synthesizer,
         "codec": codec_identity(config),
         "tokenizer": tokenizer,
@@ -77,6 +79,7 @@ def make_plan(config: Config, store: Store) -> Plan:
     return Plan(
         config=config,
         store=store,
+        bank=bank,
         ingest=ingest,
         scripts=scripts,
         speech=speech,
@@ -85,7 +88,8 @@ def make_plan(config: Config, store: Store) -> Plan:
         config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
-            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing, public.speech)],
+            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing)],
+            [as_dict(public.voices), as_dict(public.speech)],
             [public.seed, public.conversations, as_dict(public.shards), grid],
         ),
         synthesizer=synthesizer,
@@ -112,7 +116,8 @@ def public_config(config: Config) -> Config:
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
-    return replace(config, sources=sources, codec=codec, layout=layout, engine=EngineConfig())
+    voices = replace(config.voices, bank=name(config.voices.bank) or config.voices.bank)
+    return replace(config, sources=sources, voices=voices, codec=codec, layout=layout, engine=EngineConfig())
 
 
 def prompt_version() -> str:

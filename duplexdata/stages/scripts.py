@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Rejected, Scenar
 from duplexdata.errors import ShardError
 from duplexdata.interactions import Cast, Material, can_lend, dialogues_needed, fits, plan_script
 from duplexdata.resources import banks
-from duplexdata.rng import rng_for
+from duplexdata.rng import rng_for, stable_hash
 from duplexdata.shards import FileFacts, sha256, write_text
-from duplexdata.speech.base import Voice
-from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.spoken import speakable_dialogue
 from duplexdata.stages.ingest import read_pool
 from duplexdata.stages.plan import Plan
-from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
+from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, shards_of, write_marker
+from duplexdata.voices.deck import Deck
+from duplexdata.voices.fit import speakers_needed
 
 _LOOK_AHEAD = 64
 """Dialogues looked through for one that a scenario fits before another scenario is taken."""
@@ -75,6 +75,14 @@ def _utterance(raw: dict[str, Any]) -> Utterance:
     return Utterance(**raw)
 
 
+@dataclass(slots=True)
+class _Deal:
+    """A deck, and the place in it that the next conversation gets its user from."""
+
+    deck: Deck
+    at: int
+
+
 class _Planner:
     """Deals a shard's dialogues out to its conversations; each is used about as often as any other."""
 
@@ -88,12 +96,16 @@ class _Planner:
         self._used: set[str] = set()
         self._became: Counter[str] = Counter()
         self._no_dialogue = 0
-        self._voices = [v for v in user_voices() if v.split == shard.split]
+        self._bank = plan.bank
+        self._deals: dict[str, _Deal | None] = {}
+        self._by_users: dict[tuple[str, ...], _Deal] = {}
+        # A split's shards go on with one deck where the shard before leaves off.
+        earlier = (s for s in shards_of(plan.config) if s.split == shard.split and s.index < shard.index)
+        self._first_slot = sum(s.slots for s in earlier)
 
     def scripts(self) -> Iterator[Script]:
         seed, timing = self._config.seed, self._config.timing
         shares = self._config.mix.shares()
-        order = rng_for(seed, self._key, "voices").permutation(len(self._voices))
         for slot in range(self._shard.slots):
             rng = rng_for(seed, f"{self._key}/{slot}", "slot")
             asked = list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
@@ -102,7 +114,7 @@ class _Planner:
                 self._no_dialogue += 1
                 continue
             borrowed = self._borrow(asked, first, dialogues_needed(asked, rng) - 1, rng)
-            cast = self._cast(self._voices[int(order[slot % len(order)])], rng)
+            cast = self._cast(first.language, rng)
             script = plan_script(
                 asked,
                 Material((first, *borrowed), banks(first.language), cast),
@@ -141,12 +153,16 @@ class _Planner:
         found = self._speakable.get(dialogue.id)
         if found is None:
             text = self._config.text
-            found = speakable_dialogue(
-                dialogue,
-                max_query_sec=text.max_query_sec,
-                max_reply_sec=text.max_reply_sec,
-                max_exchanges=text.max_exchanges,
-            )
+            if self._deal(dialogue.language) is None:
+                detail = f"the voice bank has no voices for {dialogue.language} in {self._shard.split}"
+                found = Rejected("no_voice", detail, dialogue.id)
+            else:
+                found = speakable_dialogue(
+                    dialogue,
+                    max_query_sec=text.max_query_sec,
+                    max_reply_sec=text.max_reply_sec,
+                    max_exchanges=text.max_exchanges,
+                )
             self._speakable[dialogue.id] = found
         return found if isinstance(found, Dialogue) else None
 
@@ -189,6 +205,23 @@ class _Planner:
                     break
         return found
 
-    def _cast(self, user: Voice, rng: np.random.Generator) -> Cast:
-        others = [v.id for v in self._voices if v.id != user.id]
-        return Cast(user.id, assistant_voice().id, others[int(rng.integers(len(others)))])
+    def _deal(self, language: str) -> _Deal | None:
+        """What a language's users are dealt from; None where there are too few. Same users, same deal."""
+        if language not in self._deals:
+            split, bank = self._shard.split, self._bank
+            users = bank.users_of(split, language, speakers=speakers_needed(self._config))
+            ids = tuple(v.id for v in users)
+            if users and ids not in self._by_users:
+                rng = rng_for(self._config.seed, f"{split}/{stable_hash(*sorted(ids))}", "voices")
+                self._by_users[ids] = _Deal(Deck(users, bank.evenly_over, rng), self._first_slot)
+            self._deals[language] = self._by_users.get(ids)
+        return self._deals[language]
+
+    def _cast(self, language: str, rng: np.random.Generator) -> Cast:
+        """The next user, the assistant, and somebody else who may be heard."""
+        deal = self._deal(language)
+        assert deal is not None  # its dialogue would have been left out
+        user = deal.deck.at(deal.at)
+        deal.at += 1
+        bystander = deal.deck.draw(rng, but=user.speaker) if speakers_needed(self._config) > 1 else user
+        return Cast(user.id, self._bank.assistant.id, bystander.id)

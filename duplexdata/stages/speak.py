@@ -23,7 +23,6 @@ from duplexdata.interactions import as_turn_taking, resume
 from duplexdata.records import Provenance, conversation_columns, conversations_from
 from duplexdata.shards import FileFacts, ShardWriter, batches, give_up, put_in_place, sha256, temporary_name
 from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice
-from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.scripts import read_scripts
 from duplexdata.stages.statistics import Statistics
@@ -111,6 +110,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     left_out: Counter[str] = Counter()
     statistics = Statistics()
     asked = 0
+    voices = {v.id: v.voice for v in plan.bank}
     synthesizer = make_synthesizer(config.speech)
     try:
         with (
@@ -121,7 +121,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
             for scripts in windows(read_scripts(plan, shard), _WINDOW):
                 asked += len(scripts)
                 rows: list[Rendered] = []
-                for result in perform(scripts, synthesizer, config):
+                for result in perform(scripts, synthesizer, voices, config):
                     if isinstance(result, ScriptError):
                         dropped[result.reason] += 1
                         continue
@@ -167,7 +167,7 @@ class _Performance:
 
 
 def perform(
-    scripts: Sequence[Script], synthesizer: Synthesizer, config: Config
+    scripts: Sequence[Script], synthesizer: Synthesizer, voices: Mapping[str, Voice], config: Config
 ) -> Iterator[tuple[Rendered, tuple[str, ...]] | ScriptError]:
     """Speak, schedule and render some scripts, in order. One that fails gives its error.
 
@@ -176,11 +176,11 @@ def perform(
     Yields: the rendered conversation, and what was left out of it.
     """
     performances = [_Performance(script) for script in scripts]
-    _record_all(performances, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, config)
+    _record_all(performances, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, voices, config)
     for p in performances:
         p.attempt(lambda p: _plan_cuts_or_none(p, config))
         p.attempt(_resume)
-    _record_all(performances, lambda u: u.kind is Kind.RESUMPTION, synthesizer, config)
+    _record_all(performances, lambda u: u.kind is Kind.RESUMPTION, synthesizer, voices, config)
     for p in performances:
         if p.failed is not None:
             yield p.failed
@@ -193,10 +193,10 @@ def _record_all(
     performances: Sequence[_Performance],
     wanted: Callable[[Utterance], bool],
     synthesizer: Synthesizer,
+    voices: Mapping[str, Voice],
     config: Config,
 ) -> None:
     """Add recordings of the wanted utterances."""
-    voices = {v.id: v for v in (*user_voices(), assistant_voice())}
     jobs = [(p, i) for p in performances if p.failed is None for i, u in enumerate(p.script.utterances) if wanted(u)]
     requests = (_request(p.script, p.script.utterances[i], voices) for p, i in jobs)
     for (performance, i), speech in zip(jobs, synthesizer.synthesize_many(requests), strict=True):

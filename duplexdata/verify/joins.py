@@ -22,6 +22,7 @@ from duplexdata.schema import CONFIGS
 from duplexdata.verify.rows import BATCH, Damaged, File, Row, lacks
 from duplexdata.verify.rules import Report, Violation, first_line
 from duplexdata.verify.views import DROPPING, Views
+from duplexdata.verify.voices import check_voices
 
 _CODEC = "mel/1"
 
@@ -73,6 +74,7 @@ class Audit:
             sums.append(
                 Finding("statistics", f"tokens is {self._manifest['tokens']}, sft has {dict(self._seen.tokens)}")
             )
+        sums += check_voices(self._manifest, self._seen.sums.speech, self._seen.voices)
         for f in sums:
             yield Violation(NAME, None, f.rule, f.detail)
 

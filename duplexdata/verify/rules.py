@@ -35,6 +35,7 @@ RULES: Mapping[str, str] = {
     "provenance": "a record's source, package and prompt version are the manifest's; all have one configuration",
     "split-sources": "no source dialogue is in train and in test",
     "split-voices": "no user voice is in train and in test",
+    "voices": "the manifest's table has just the voices that are heard, with their split, seconds and share",
     # conversations
     "times": "utterances lie inside the conversation and end after they start",
     "start-order": "utterances are in order of their start",
