@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, device_count, make_synthesizer
+from duplexdata.backends import SPEECH_TOKENIZERS, check_synthesizer, codebook_size, device_count
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError
 from duplexdata.manifest import Markers
+from duplexdata.speech.running import running
 from duplexdata.stages.encode import encode, release_tokenizer, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts, write_tokenizer
@@ -58,7 +59,11 @@ def build(config: Config, out: Path, *, workers: int, report: Report, keep_work:
     if is_complete(plan, out):
         return False
     shards = shards_of(config)
-    with Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool:
+    with (
+        running(config.speech) as speech,
+        Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool,
+    ):
+        plan = plan.with_speech(speech)
         read = ingest(plan)
         prepare(plan)
         done = pool.run(plan, shards, report)
@@ -80,7 +85,7 @@ def gather(read: Marker, done: Sequence[ShardMarkers]) -> Markers:
 
 def check_backends(config: Config) -> None:
     """Fail before any work is done where a backend cannot be had."""
-    make_synthesizer(config.speech).close()
+    check_synthesizer(config.speech)
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
 

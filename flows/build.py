@@ -31,6 +31,7 @@ from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import DuplexDataError
 from duplexdata.manifest import dropped_table, read_manifest
+from duplexdata.speech.running import running
 from duplexdata.stages.encode import encode, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts
@@ -107,8 +108,12 @@ def build(
         return str(folder)
 
     shards = shards_of(resolved)
-    processes = Processes(min(workers, len(shards)), min(encoders(resolved), len(shards)))
-    with ThreadPoolTaskRunner(max_workers=workers) as threads, processes:
+    with (
+        running(resolved.speech) as speaking,
+        ThreadPoolTaskRunner(max_workers=workers) as threads,
+        Processes(min(workers, len(shards)), min(encoders(resolved), len(shards))),
+    ):
+        plan = plan.with_speech(speaking)
         well(read_sources(plan, return_state=True))
         done: list[Futures] = []
         for work in stages_of(resolved):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
-from duplexdata.backends import checkpoint_identity
-from duplexdata.config import Config, SourceConfig, as_dict, fingerprint
+from duplexdata.backends import checkpoint_identity, speech_settings, synthesizer_identity
+from duplexdata.config import Config, SourceConfig, SpeechConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.speech.voices import assistant_voice, user_voices
@@ -44,11 +43,15 @@ class Plan:
     def stage_folder(self, stage: str) -> Path:
         return self.work / f"{stage}-{getattr(self, stage)}"
 
+    def with_speech(self, speech: SpeechConfig) -> Plan:
+        """The same run with settings of the speech backend that decide on nothing: servers started for it, say."""
+        return replace(self, config=replace(self.config, speech=speech))
+
 
 def make_plan(config: Config, work: Path) -> Plan:
     public = public_config(config)
     prompts = prompt_version()
-    synthesizer = describe_synthesizer(config)
+    synthesizer = synthesizer_identity(config.speech)
     voices = fingerprint([as_dict(v) for v in (*user_voices(), assistant_voice())])
     codec = [as_dict(public.codec), codec_identity(config)]
     tokenizer = _tokenizer_identity(config)
@@ -57,7 +60,7 @@ def make_plan(config: Config, work: Path) -> Plan:
     ingest = fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], dialogues_wanted(config))
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
     scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
-    speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer)
+    speech = fingerprint("speech", SPEECH, scripts, speech_settings(config.speech), grid, synthesizer)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
     made_by = {
@@ -79,7 +82,8 @@ def make_plan(config: Config, work: Path) -> Plan:
         config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
-            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing, public.speech)],
+            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing)]
+            + [speech_settings(public.speech)],
             [public.seed, public.conversations, as_dict(public.shards), grid],
         ),
         synthesizer=synthesizer,
@@ -93,7 +97,7 @@ def dataset_fingerprint(config: Mapping[str, object], made_by: Mapping[str, str]
 
 
 def public_config(config: Config) -> Config:
-    """The configuration as it may be published: local paths become file names, and no device is named."""
+    """The configuration as it may be published: local paths become file names; no device, server or key is named."""
 
     def name(path: str | None) -> str | None:
         return Path(path).name if path is not None and Path(path).exists() else path
@@ -101,7 +105,8 @@ def public_config(config: Config) -> Config:
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
-    return replace(config, sources=sources, codec=codec, layout=layout)
+    speech = replace(SpeechConfig(model=name(config.speech.model)), **speech_settings(config.speech))
+    return replace(config, sources=sources, speech=speech, codec=codec, layout=layout)
 
 
 def prompt_version() -> str:
@@ -111,15 +116,6 @@ def prompt_version() -> str:
         if path.is_file() and path.suffix in (".yaml", ".md"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:8]
-
-
-def describe_synthesizer(config: Config) -> str:
-    if config.speech.backend != "espeak":
-        return config.speech.backend
-    try:
-        return f"espeak-ng ({importlib.metadata.version('espeakng-loader')})"
-    except importlib.metadata.PackageNotFoundError:
-        return "espeak-ng"  # the build will say which extra to install
 
 
 def dialogues_wanted(config: Config) -> int:

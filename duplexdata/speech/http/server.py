@@ -58,9 +58,7 @@ class Server:
         self._voices: dict[str, asyncio.Task[bool]] = {}
         self._client = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {access.key}"} if access.key else {},
-            limits=httpx2.Limits(
-                max_connections=access.in_flight + 2, max_keepalive_connections=access.in_flight + 2
-            ),
+            limits=httpx2.Limits(max_connections=access.in_flight + 2, max_keepalive_connections=access.in_flight + 2),
             timeout=httpx2.Timeout(None, connect=_CONNECT_SEC),
             # A proxy is for what lies outside this machine.
             trust_env=urlsplit(self.address).hostname not in _LOOPBACK,

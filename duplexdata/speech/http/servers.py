@@ -31,13 +31,19 @@ class Servers:
         self._last = "no server has answered"
         self._probes: set[asyncio.Task[None]] = set()
 
-    async def start(self) -> str:
+    async def start(self, patience_sec: float) -> str:
         """Get to know them.
 
         Returns: the name of the model that all of them serve.
-        Raises: ConfigError: they differ, or do not say; SpeechServerError: none answers.
+        Raises: ConfigError: they differ, or do not say; SpeechServerError: none has answered for `patience_sec`.
         """
-        faults = await asyncio.gather(*(s.get_to_know() for s in self._all))
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        while True:
+            faults = await asyncio.gather(*(s.get_to_know() for s in self._all))
+            if any(f is None or f.reaction is Reaction.STOP for f in faults) or loop.time() - begun > patience_sec:
+                break
+            await asyncio.sleep(_PROBE_SEC[0])
         for server, fault in zip(self._all, faults, strict=True):
             if fault is not None and fault.reaction is Reaction.STOP:
                 raise ConfigError(f"{server.address}: {fault.reason}")

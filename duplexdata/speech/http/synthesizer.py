@@ -40,6 +40,7 @@ class HttpSynthesizer:
         key: sent as bearer token.
         name: of the backend.
         patience_sec: how long all servers may be gone, or one utterance be put off by busy ones.
+        start_patience_sec: how long none may answer at the start; None: as long.
 
     Attributes:
         counts: "requests" = "spoken" + "failed"; "sent" = "spoken" + "fault:…" of every kind.
@@ -59,6 +60,7 @@ class HttpSynthesizer:
         attempts: int = 4,
         timeout_sec: float = 120.0,
         patience_sec: float = 120.0,
+        start_patience_sec: float | None = None,
         register_voices: bool = True,
     ) -> None:
         if not servers:
@@ -72,7 +74,9 @@ class HttpSynthesizer:
         self._thread.start()
         try:
             self._servers, self._slots = self._run(self._open(servers, model))
-            self.model = self._run(self._servers.start())
+            self.model = self._run(
+                self._servers.start(patience_sec if start_patience_sec is None else start_patience_sec)
+            )
         except BaseException:
             self.close()
             raise
