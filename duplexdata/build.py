@@ -63,10 +63,9 @@ def build(config: Config, out: Path, *, workers: int, report: Report, keep_work:
         running(config.speech) as speech,
         Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool,
     ):
-        plan = plan.with_speech(speech)
         read = ingest(plan)
         prepare(plan)
-        done = pool.run(plan, shards, report)
+        done = pool.run(plan.with_speech(speech), shards, report)
     assemble(plan, shards, gather(read, done), out)
     if not keep_work:
         shutil.rmtree(plan.work, ignore_errors=True)

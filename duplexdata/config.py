@@ -88,9 +88,9 @@ class TimingConfig:
 @dataclass(frozen=True, slots=True)
 class SpeechConfig:
     backend: str = "espeak"
-    """"espeak"; "speech_http": servers that clone voices; "cosyvoice": the same, started by the build itself; "tone" and
-    "tone_untimed": bursts of sound for tests, with and without word times; "nominal": no sound, times from a nominal
-    speaking rate (text-only layouts)."""
+    """"espeak"; "speech_http": servers that clone voices; "cosyvoice": the same, started by the build itself; "tone"
+    and "tone_untimed": bursts of sound for tests, with and without word times; "nominal": no sound, times from a
+    nominal speaking rate (text-only layouts)."""
     level_dbfs: float = -26.0
     """Active speech level that every utterance is brought to (ITU-T P.56's usual level). [ours]"""
     timeout_sec: float = 30.0

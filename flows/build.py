@@ -113,11 +113,10 @@ def build(
         ThreadPoolTaskRunner(max_workers=workers) as threads,
         Processes(min(workers, len(shards)), min(encoders(resolved), len(shards))),
     ):
-        plan = plan.with_speech(speaking)
         well(read_sources(plan, return_state=True))
         done: list[Futures] = []
         for work in stages_of(resolved):
-            done.append(submit(threads, work, plan, shards, after=done[-1] if done else None))
+            done.append(submit(threads, work, plan.with_speech(speaking), shards, after=done[-1] if done else None))
         follow(done)
         well(put_together(plan, shards, folder, return_state=True))
     describe(folder)

@@ -50,7 +50,7 @@ class BridgeSettings:
 
 
 class Bridge:
-    """A context: inside it, speech is served at `url`. Its processes end with it, and with the process that it is in."""
+    """A context: inside it, speech is served at `url`. Its processes end with it, and with the process it is in."""
 
     def __init__(self, settings: BridgeSettings) -> None:
         """Binds the address and starts nothing. Raises ConfigError: the folders are not what they should be."""

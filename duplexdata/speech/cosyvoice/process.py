@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -49,7 +50,7 @@ class WorkerProcess:
         script = Path(__file__).with_name("worker.py")
         given = [launch.checkout.resolve(), launch.model.resolve(), launch.threads, launch.override, launch.voices]
         self._process = subprocess.Popen(
-            [str(launch.python), "-I", "-B", str(script), *map(str, given)],
+            [str(launch.python), "-I", "-B", "-W", "ignore", str(script), *map(str, given)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -95,10 +96,8 @@ class WorkerProcess:
         self._listener.join(timeout=2)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):  # what was still to be written has no reader
                     pipe.close()
-                except OSError:  # what was still to be written has no reader
-                    pass
 
     def _read_head(self, end: float) -> dict[str, object]:
         size = struct.unpack("<I", self._read(4, end))[0]
