@@ -77,7 +77,8 @@ def cosyvoice_folders(config: SpeechConfig) -> tuple[Path, Path]:
     if not config.checkout or not config.model:
         raise ConfigError(
             "speech.backend is cosyvoice: set speech.checkout (a folder with the official code), speech.model (one "
-            "with a CosyVoice 2 or 3 model) and speech.python (its environment: `duplexdata cosyvoice-env DIR` makes it)"
+            "with a CosyVoice 2 or 3 model) and speech.python (its environment, as `duplexdata cosyvoice-env DIR` "
+            "makes it)"
         )
     return Path(config.checkout).expanduser(), Path(config.model).expanduser()
 
