@@ -41,6 +41,7 @@ class Behaviour:
     """Attributes:
     faults: what happens to the first attempts at an utterance, in turn ("" for an answer); then it is answered.
     every: only every n-th utterance (by hash) is treated so.
+    by_name: an utterance whose first word is a fault's name gets that one at first.
     delay_sec: before each answer.
     capacity: answers made at a time; more are told 429. None: any number.
     voices: whether voices can be uploaded.
@@ -50,6 +51,7 @@ class Behaviour:
 
     faults: Sequence[str] = ()
     every: int = 1
+    by_name: bool = False
     delay_sec: float = 0.0
     capacity: int | None = None
     model: str | None = "test-model"
@@ -191,6 +193,8 @@ async def speech(state: State, writer: asyncio.StreamWriter, body: Mapping[str, 
         chosen = hashlib.sha256(key.encode()).digest()[0] % b.every == 0
         fault = b.faults[attempt] if chosen and attempt < len(b.faults) else ""
         wav = as_wav(sound(body["input"], body.get("seed", 0), voice, b.rate), b.rate)
+        if b.by_name and attempt == 0 and body["input"].split()[0] in FAULTS:
+            fault = body["input"].split()[0]
         if fault:
             state.counts[fault] += 1
             return await misbehave(state, writer, fault, wav)

@@ -13,7 +13,7 @@ import httpx2
 
 from duplexdata.errors import ConfigError
 from duplexdata.speech.base import Speech, SpeechRequest
-from duplexdata.speech.http.answers import Fault, Reaction, judge, reason_in
+from duplexdata.speech.http.answers import Fault, Reaction, judge
 from duplexdata.speech.http.prompts import Recording
 
 _CONNECT_SEC, _QUESTION_SEC = 5.0, 10.0
@@ -78,7 +78,9 @@ class Server:
             async with asyncio.timeout(_QUESTION_SEC):
                 answer = await self._client.get(f"{self.address}/v1/models")
                 if answer.status_code in (401, 403):
-                    return judge_refusal(answer)
+                    refused = self._judged(answer.status_code, answer.headers, answer.content)
+                    assert isinstance(refused, Fault)
+                    return refused
                 self.models = _model_names(_parsed(answer))
                 if not self.models and answer.status_code != 200:
                     health = await self._client.get(f"{self.address}/health")
@@ -138,18 +140,18 @@ class Server:
             body["speed"] = float(speed)
         if self._takes_seed:
             body["seed"] = request.seed % (1 << 31)
-        registered = False
+        registered, inline = False, b""
         if recording is None:
             body["voice"] = request.voice.setting("voice")
         elif registered := await self._has_voice(recording, request.voice.setting("consent", "given: voice bank")):
             body["voice"] = recording.name
         else:
-            body |= {"ref_audio": recording.data_url(), "ref_text": recording.transcript}
-        found = await self._post(body)
+            inline = b", " + recording.fields
+        found = await self._post(json.dumps(body).encode()[:-1] + inline + b"}")
         if not isinstance(found, Fault):
             return found
         reason = found.reason.lower()
-        if found.kind == "refused" and self._takes_seed and "seed" in reason:
+        if found.kind == "refused" and "seed" in body and "seed" in reason:
             self._takes_seed = False
             return Fault("seed_refused", found.reason, Reaction.WAIT)
         if registered and recording is not None and found.kind in ("refused", "no_such_endpoint") and "voice" in reason:
@@ -157,7 +159,7 @@ class Server:
             return Fault("voice_forgotten", found.reason, Reaction.RETRY)
         return found
 
-    async def _post(self, body: dict[str, Any]) -> Speech | Fault:
+    async def _post(self, body: bytes) -> Speech | Fault:
         access = self._access
         try:
             async with (
@@ -165,7 +167,7 @@ class Server:
                 self._client.stream(
                     "POST",
                     f"{self.address}/v1/audio/speech",
-                    content=json.dumps(body).encode(),
+                    content=body,
                     headers={"Content-Type": "application/json"},
                 ) as answer,
             ):
@@ -180,14 +182,13 @@ class Server:
             return Fault("timeout", f"no answer within {access.timeout_sec:g} s")
         except (httpx2.HTTPError, OSError) as error:
             return Fault("aborted", f"the answer broke off ({_name(error)})")
-        found = judge(answer.status_code, answer.headers, bytes(received), access.sample_rate, time.time())
-        if isinstance(found, Fault) and access.key and access.key in found.reason:
-            return Fault(found.kind, found.reason.replace(access.key, "***"), found.reaction, found.wait_sec)
-        return found
+        return self._judged(answer.status_code, answer.headers, bytes(received))
 
-
-def judge_refusal(answer: httpx2.Response) -> Fault:
-    return Fault("unauthorized", f"status {answer.status_code}: {reason_in(answer.content)}", Reaction.STOP)
+    def _judged(self, status: int, headers: httpx2.Headers, body: bytes) -> Speech | Fault:
+        """See `judge`. A server that repeats the key does not get it into a message."""
+        found = judge(status, headers, body, self._access.sample_rate, time.time())
+        key = self._access.key
+        return found.without(key) if isinstance(found, Fault) and key else found
 
 
 def checked_address(address: str) -> str:
