@@ -241,14 +241,14 @@ def serve_cosyvoice(
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     bridge = Bridge(settings)
     typer.echo(f"loading {bridge.model} in {bridge.pool.size} processes", err=True)
-    with bridge:
-        typer.echo(f"{bridge.model} at {bridge.url}: {json.dumps(bridge.pool.hello)}")
-        sys.stdout.flush()
-        try:
+    try:
+        with bridge:
+            typer.echo(f"{bridge.model} at {bridge.url}: {json.dumps(bridge.pool.hello)}")
+            sys.stdout.flush()
             while bridge.pool.broken is None:
                 time.sleep(1)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
     raise DuplexDataError(f"no CosyVoice process can be started any more: {bridge.pool.broken}")
 
 

@@ -12,6 +12,7 @@ language model's thread is lost, and something else fails later.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -44,8 +45,9 @@ class Speaker:
 
         logging.disable(logging.WARNING)  # it logs every text
         torch.set_num_threads(threads)
-        torch.backends.cudnn.benchmark = False
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if torch.cuda.is_available():  # the CPU needs neither, and the second takes seconds to import
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
         self.model = AutoModel(model_dir=model)
         self.version = next(v for v in (3, 2) if (Path(model) / f"cosyvoice{v}.yaml").is_file())
         self.sample_rate = int(self.model.sample_rate)
@@ -178,10 +180,10 @@ def pass_no_mask(model: Any) -> None:
 def checked(speaker: Speaker, override: str) -> dict[str, Any]:
     """What the self-check found. `fatal`: it cannot be served."""
     import torch
-    import transformers
 
     difference = decoding_difference(speaker.model)
     overridden = False
+    transformers = importlib.metadata.version("transformers")
     if difference > TOLERANCE and override == "auto":
         broken = difference
         pass_no_mask(speaker.model)
@@ -194,12 +196,12 @@ def checked(speaker: Speaker, override: str) -> dict[str, Any]:
         "overridden": overridden,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": transformers,
     }
     if difference > TOLERANCE:
         found["fatal"] = (
             f"decoding with a cache differs from full decoding by {difference:.3g} standard deviations, at most "
-            f"{TOLERANCE:g} is right: it would speak gibberish. transformers {transformers.__version__} is installed, "
+            f"{TOLERANCE:g} is right: it would speak gibberish. transformers {transformers} is installed, "
             "4.52.4 is known to be right"
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
@@ -37,9 +37,6 @@ class Fault:
     reason: str
     reaction: Reaction = Reaction.RETRY
     wait_sec: float = 0.0
-
-    def without(self, secret: str) -> Fault:
-        return replace(self, reason=self.reason.replace(secret, "***"))
 
 
 _LONGEST_WAIT_SEC = 60.0
