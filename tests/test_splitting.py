@@ -19,9 +19,12 @@ def test_a_text_that_fits_is_one_piece_as_it_stands() -> None:
 
 
 def test_it_is_parted_at_ends_of_sentences_first() -> None:
-    pieces = split_text(SENTENCES, 120)
-    assert all(p.joint is Joint.SENTENCE for p in pieces)
-    assert [p.text[:3] for p in pieces] == ["The", "The", "If "]
+    for most, beginnings in ((120, ["The first", "Nobody"]), (100, ["The first", "The second", "If"])):
+        pieces = split_text(SENTENCES, most)
+        assert all(p.joint is Joint.SENTENCE for p in pieces)
+        assert len(pieces) == len(beginnings)
+        assert all(p.text.startswith(b) for p, b in zip(pieces, beginnings, strict=True))
+    assert Joint.CLAUSE in {p.joint for p in split_text(SENTENCES, 80)}
 
 
 def test_then_at_clauses_then_anywhere() -> None:
@@ -39,11 +42,10 @@ def test_ideographs_count_as_four() -> None:
     assert "".join(p.text for p in pieces) == text
 
 
-@given(
-    st.lists(
-        st.sampled_from(["a", "to", "word", "clause,", "end.", "什么", "don't", "–", '"so"', "x" * 60]), max_size=60
-    )
-)
+TOKENS = ["a", "to", "word", "clause,", "end.", "什么", "don't", "–", '"so"', "x" * 60]
+
+
+@given(st.lists(st.sampled_from(TOKENS), max_size=60))
 def test_the_pieces_are_the_text(tokens: list[str]) -> None:
     text = " ".join(tokens)
     pieces = split_text(text, 50)
