@@ -28,7 +28,7 @@ from duplexdata.speech.http.synthesizer import HttpSynthesizer
 
 pytestmark = pytest.mark.cosyvoice
 
-BESIDE = Path(__file__).resolve().parents[3] / "shared"
+SHARED = Path(os.environ.get("DUPLEXDATA_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 TEXT = "The train to the coast leaves at noon, and it never waits."
 
 
@@ -57,7 +57,7 @@ def model(
         if request.param == 3:
             pytest.skip("the model is COSYVOICE_MODEL; it is tested once")
         return given("COSYVOICE_MODEL")
-    maker = given("COSYVOICE_MAKER", str(BESIDE / "tools" / "make_tiny_cosyvoice.py"))
+    maker = given("COSYVOICE_MAKER", str(SHARED / "tools" / "make_tiny_cosyvoice.py"))
     folder = tmp_path_factory.mktemp("models") / f"tiny{request.param}"
     command = [str(environment / "bin" / "python"), str(maker), str(folder), "--version", str(request.param)]
     subprocess.run([*command, "--source", str(checkout)], check=True, capture_output=True, timeout=600)
