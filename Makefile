@@ -78,6 +78,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_build
 	$(BIN)/python -m tests.benchmarks.bench_emit
 	$(BIN)/python -m tests.benchmarks.bench_memory
+	$(BIN)/python -m tests.benchmarks.bench_speech_http
 
 wheel: setup
 	rm -rf build dist

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duplexdata.codecs.base import MEL_CODEBOOK_SIZE, SpeechTokenizer
 from duplexdata.config import CodecConfig, SpeechConfig
@@ -200,7 +200,7 @@ def check_synthesizer(config: SpeechConfig) -> None:
         make_synthesizer(config).close()
 
 
-def speech_settings(config: SpeechConfig) -> dict[str, object]:
+def speech_settings(config: SpeechConfig) -> dict[str, Any]:
     """The settings that decide on a backend's sound, for fingerprints."""
     names = ["backend", "level_dbfs", "timeout_sec"]
     if config.backend in ("speech_http", "cosyvoice"):

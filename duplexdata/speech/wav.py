@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import soundfile as sf
 
-from duplexdata.speech.base import Float32
+from duplexdata.speech.base import Float32, Int16
 
 _UNKNOWN_SIZE = 0x7FFF_0000
 """A size from here on is no size: servers that stream write 0xFFFFFFFF or the like before they know it."""
@@ -47,8 +47,8 @@ def _check_data(body: bytes) -> None:
     raise ValueError("truncated WAV: no data")
 
 
-def write_wav(samples: Float32, sample_rate: int) -> bytes:
-    """16-bit mono."""
+def write_wav(samples: Float32 | Int16, sample_rate: int) -> bytes:
+    """16-bit mono; int16 samples as they are."""
     out = io.BytesIO()
     sf.write(out, samples, sample_rate, format="WAV", subtype="PCM_16")
     return out.getvalue()

@@ -103,7 +103,7 @@ def import_official(checkout: str) -> None:
         paths.append(matcha)
     sys.path[:0] = [str(p) for p in paths]
     try:
-        import torchaudio  # type: ignore[import-untyped]
+        import torchaudio  # type: ignore[import-not-found]
     except OSError:
         # The index has it for CUDA only. What CosyVoice takes of it (resampling, filter banks) is plain Python.
         for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
