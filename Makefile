@@ -8,13 +8,14 @@ LINKS  := $(wildcard $(PIP_FIND_LINKS))
 # The tested versions are those of Python 3.11; other Pythons resolve within the ranges of pyproject.toml.
 PINS    = $(shell $(PYTHON) -c 'import sys; print("-c .constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
-.PHONY: help run test test-all test-cluster check lint types format demo bench wheel clean setup
+.PHONY: help run test test-all test-cluster test-cosyvoice check lint types format demo bench wheel clean setup
 
 help:
 	@echo "make run       set up, build a small dataset, say how to load, verify and hear it"
 	@echo "make test      set up, run the fast tests"
 	@echo "make test-all  the slow ones too: real servers, killed processes, whole builds"
 	@echo "make test-cluster  schedulers and workers, killed on purpose"
+	@echo "make test-cosyvoice  CosyVoice's official code behind the bridge: COSYVOICE_CHECKOUT=DIR"
 	@echo "make check     lint and types"
 	@echo "make bench     measure throughput and memory"
 	@echo "make wheel     build a wheel, install it elsewhere and try it"
@@ -44,10 +45,25 @@ test: setup
 	$(BIN)/python -m pytest -q -n 2
 
 test-all: setup
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not network and not gpu and not cluster'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not network and not gpu and not cluster and not cosyvoice'
 
 test-cluster: setup
 	$(BIN)/python -m pytest -q -m 'cluster and not network and not gpu'
+
+# COSYVOICE_CHECKOUT: a checkout of the official code; without it one is cloned, which needs the network.
+# COSYVOICE_ENV: its environment; made if it is not there. COSYVOICE_MODEL: a model's folder; else a tiny one is made.
+COSYVOICE_ENV      ?= .cosyvoice/env
+COSYVOICE_CHECKOUT ?= .cosyvoice/checkout
+COSYVOICE_COMMIT   := ace7c47f41bbd303aa6bf1ea80e6f9fbd595cd40
+COSYVOICE_CODE     := https://github.com/FunAudioLLM/CosyVoice
+test-cosyvoice: setup
+	@test -d $(COSYVOICE_CHECKOUT)/cosyvoice \
+	  || { git clone -q $(COSYVOICE_CODE) $(COSYVOICE_CHECKOUT) && git -C $(COSYVOICE_CHECKOUT) checkout -q $(COSYVOICE_COMMIT); } \
+	  || echo "the official code cannot be fetched; COSYVOICE_CHECKOUT=DIR make test-cosyvoice takes yours"
+	@test ! -d $(COSYVOICE_CHECKOUT)/cosyvoice || test -x $(COSYVOICE_ENV)/bin/python \
+	  || $(BIN)/duplexdata cosyvoice-env $(COSYVOICE_ENV)
+	COSYVOICE_CHECKOUT=$(COSYVOICE_CHECKOUT) COSYVOICE_ENV=$(COSYVOICE_ENV) \
+	  $(BIN)/python -m pytest -q -m cosyvoice --timeout 900 tests/speech/test_cosyvoice.py
 
 check: lint types
 
@@ -66,6 +82,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_build
 	$(BIN)/python -m tests.benchmarks.bench_emit
 	$(BIN)/python -m tests.benchmarks.bench_memory
+	$(BIN)/python -m tests.benchmarks.bench_speech_http
 
 wheel: setup
 	rm -rf build dist

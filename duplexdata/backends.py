@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duplexdata.codecs.base import MEL_CODEBOOK_SIZE, SpeechTokenizer
 from duplexdata.config import CodecConfig, SpeechConfig
@@ -25,6 +27,60 @@ def _nominal(config: SpeechConfig) -> Synthesizer:
     from duplexdata.speech.nominal import NominalSynthesizer
 
     return NominalSynthesizer()
+
+
+def _tone(config: SpeechConfig) -> Synthesizer:
+    from duplexdata.speech.tone import ToneSynthesizer
+
+    return ToneSynthesizer(sample_rate=config.sample_rate, words=config.backend == "tone")
+
+
+def _servers(config: SpeechConfig) -> Synthesizer:
+    from duplexdata.speech.http.synthesizer import HttpSynthesizer
+    from duplexdata.speech.split import SplitSynthesizer
+
+    started = config.backend == "cosyvoice"
+    if started and not config.servers:
+        raise ConfigError("speech.backend is cosyvoice, whose server only a build starts: see `serve-cosyvoice`")
+    spoken = HttpSynthesizer(
+        config.servers,
+        model=_cosyvoice_model(config) if started else config.model,
+        key=_api_key(config),
+        name=config.backend,
+        sample_rate=config.sample_rate,
+        in_flight=config.in_flight,
+        attempts=config.request_attempts,
+        timeout_sec=config.answer_timeout_sec,
+        patience_sec=config.patience_sec,
+        register_voices=config.register_voices,
+    )
+    return SplitSynthesizer(spoken, config.piece_characters)
+
+
+def _api_key(config: SpeechConfig) -> str | None:
+    if config.api_key_env is None:
+        return None
+    key = os.environ.get(config.api_key_env, "")
+    if not key:
+        raise ConfigError(f"speech.api_key_env names the variable {config.api_key_env}, which is not set")
+    return key
+
+
+def _cosyvoice_model(config: SpeechConfig) -> str:
+    from duplexdata.speech.cosyvoice.model import model_identity
+
+    return model_identity(*cosyvoice_folders(config))
+
+
+def cosyvoice_folders(config: SpeechConfig) -> tuple[Path, Path]:
+    """The checkout and the model. Raises ConfigError: one of them is not named."""
+    if not config.checkout or not config.model:
+        raise ConfigError(
+            "speech.backend is cosyvoice: set speech.checkout (a folder with the official code), speech.model (one "
+            "with a CosyVoice 2 or 3 model) and speech.python (its environment, as `duplexdata cosyvoice-env DIR` "
+            "makes it)"
+        )
+    return Path(config.checkout).expanduser(), Path(config.model).expanduser()
 
 
 def _mel(config: CodecConfig) -> SpeechTokenizer:
@@ -75,7 +131,14 @@ def _one_codebook(config: CodecConfig) -> None:
         raise ConfigError(f"codec.n_codebooks is {config.n_codebooks}, but the codec {config.name} has one")
 
 
-SYNTHESIZERS: Mapping[str, Callable[[SpeechConfig], Synthesizer]] = {"espeak": _espeak, "nominal": _nominal}
+SYNTHESIZERS: Mapping[str, Callable[[SpeechConfig], Synthesizer]] = {
+    "espeak": _espeak,
+    "nominal": _nominal,
+    "speech_http": _servers,
+    "cosyvoice": _servers,
+    "tone": _tone,
+    "tone_untimed": _tone,
+}
 SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {
     "mel": _mel,
     "glm4voice": _glm4voice,
@@ -86,6 +149,65 @@ SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {
 def make_synthesizer(config: SpeechConfig) -> Synthesizer:
     """Raises ConfigError: the backend is unknown, or its extra is not installed."""
     return _known(SYNTHESIZERS, config.backend, "speech.backend")(config)
+
+
+_START_PATIENCE_SEC = 3.0
+
+
+def reported_model(config: SpeechConfig) -> str:
+    """What the servers of a configuration say they serve. Raises ConfigError: they differ, or do not say;
+    SpeechServerError: none answers."""
+    from duplexdata.speech.http.synthesizer import HttpSynthesizer
+
+    asked = HttpSynthesizer(
+        config.servers,
+        model=config.model,
+        key=_api_key(config),
+        sample_rate=config.sample_rate,
+        start_patience_sec=_START_PATIENCE_SEC,
+    )
+    asked.close()
+    return asked.model
+
+
+def synthesizer_identity(config: SpeechConfig) -> str:
+    """What tells that another engine or model speaks. No address, path or key is in it.
+
+    Of servers that report their model, and of which none is configured, they are asked. Raises: see there; ConfigError.
+    """
+    if config.backend == "speech_http":
+        return f"speech_http {config.model or reported_model(config)}"
+    if config.backend == "cosyvoice":
+        return f"cosyvoice {_cosyvoice_model(config)}"
+    if config.backend != "espeak":
+        return config.backend
+    try:
+        return f"espeak-ng ({importlib.metadata.version('espeakng-loader')})"
+    except importlib.metadata.PackageNotFoundError:
+        return "espeak-ng"  # the build will say which extra to install
+
+
+def check_synthesizer(config: SpeechConfig) -> None:
+    """Raises ConfigError, SpeechServerError: the backend cannot be had. What a build starts itself is looked for, not
+    started."""
+    if config.backend == "cosyvoice":
+        from duplexdata.speech.cosyvoice.bridge import check_folders
+
+        check_folders(*cosyvoice_folders(config), config.python)
+    elif config.backend == "speech_http":
+        reported_model(config)
+    else:
+        make_synthesizer(config).close()
+
+
+def speech_settings(config: SpeechConfig) -> dict[str, Any]:
+    """The settings that decide on a backend's sound, for fingerprints."""
+    names = ["backend", "level_dbfs", "timeout_sec"]
+    if config.backend in ("speech_http", "cosyvoice"):
+        names = ["backend", "level_dbfs", "piece_characters", "sample_rate"]
+    if config.backend.startswith("tone"):
+        names.append("sample_rate")
+    return {name: getattr(config, name) for name in names}
 
 
 def make_speech_tokenizer(config: CodecConfig) -> SpeechTokenizer:

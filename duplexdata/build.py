@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, device_count, make_synthesizer
+from duplexdata.backends import SPEECH_TOKENIZERS, check_synthesizer, codebook_size, device_count
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError, ShardError, Stopped
 from duplexdata.manifest import Markers
 from duplexdata.pools import Processes
+from duplexdata.speech.running import running
 from duplexdata.stages.encode import codes_marker_path, encode, release_tokenizer, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import layouts_marker_path, write_layouts, write_tokenizer
@@ -52,10 +53,13 @@ def build(config: Config, out: Path | str, *, workers: int, report: Report, keep
     if is_complete(plan, target):
         return False
     shards = shards_of(config)
-    with Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool:
+    with (
+        running(config.speech) as speech,
+        Workers(min(workers, len(shards)), encoders=min(encoders(config), len(shards))) as pool,
+    ):
         read = ingest(plan)
         prepare(plan)
-        done = pool.run(plan, shards, report)
+        done = pool.run(plan.with_speech(speech), shards, report)
     assemble(plan, shards, gather(read, done), target)
     if not keep_work:
         plan.store.remove_all()
@@ -74,7 +78,7 @@ def gather(read: Marker, done: Sequence[ShardMarkers]) -> Markers:
 
 def check_backends(config: Config) -> None:
     """Fail before any work is done where a backend cannot be had."""
-    make_synthesizer(config.speech).close()
+    check_synthesizer(config.speech)
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
 

@@ -88,10 +88,45 @@ class TimingConfig:
 @dataclass(frozen=True, slots=True)
 class SpeechConfig:
     backend: str = "espeak"
-    """"espeak"; "nominal": no sound, times from a nominal speaking rate (text-only layouts)."""
+    """"espeak"; "speech_http": servers that clone voices; "cosyvoice": the same, started by the build itself; "tone"
+    and "tone_untimed": bursts of sound for tests, with and without word times; "nominal": no sound, times from a
+    nominal speaking rate (text-only layouts)."""
     level_dbfs: float = -26.0
     """Active speech level that every utterance is brought to (ITU-T P.56's usual level). [ours]"""
     timeout_sec: float = 30.0
+    """espeak: of one utterance. Servers have `answer_timeout_sec`."""
+
+    model: str | None = None
+    """speech_http: the model's name, for servers that do not report it or have several. cosyvoice: its folder."""
+    piece_characters: int = 240
+    """speech_http, cosyvoice: a longer text is spoken in pieces; an ideograph counts as four. About 60 of the model's
+    text tokens, the shortest piece of CosyVoice's own splitter. [ours]"""
+    sample_rate: int = 24_000
+    """speech_http, cosyvoice: what servers answer at, Hz: CosyVoice 2 and 3. Anything else is refused."""
+
+    servers: tuple[str, ...] = ()
+    """speech_http: base addresses, such as http://127.0.0.1:8000. No part of any fingerprint, nor is what follows."""
+    api_key_env: str | None = None
+    """speech_http: the environment variable that holds the servers' key."""
+    register_voices: bool = True
+    """Send each voice to a server once, where it takes voices; else its recording goes with every request."""
+    in_flight: int = 16
+    """Requests at a time, of one worker process to all servers. GPUs are busy from 8 to 16 on. [ours]"""
+    answer_timeout_sec: float = 120.0
+    """Of one request to a server, its wait in the server's queue included. [ours]"""
+    request_attempts: int = 4
+    """Requests made for one utterance that keep failing. [ours]"""
+    patience_sec: float = 120.0
+    """How long all servers may be gone, or one utterance be put off by a busy one. [ours]"""
+
+    checkout: str | None = None
+    """cosyvoice: a folder with the official code."""
+    python: str | None = None
+    """cosyvoice: the interpreter (or folder) of the environment that the official code runs in."""
+    devices: tuple[str, ...] = ()
+    """cosyvoice: "cpu", "cuda:0", …; none: all GPUs of the machine, the CPU where there is none."""
+    processes_per_device: int = 1
+    """cosyvoice: each speaks one utterance at a time. [ours]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +292,11 @@ def check(config: Config) -> None:
     _at_least("layout.n_speech", config.layout.n_speech, 1)
     _at_least("layout.n_text", config.layout.n_text, 1)
     _at_least("text.max_exchanges", config.text.max_exchanges, 1)
+    _at_least("speech.piece_characters", config.speech.piece_characters, 40)
+    _at_least("speech.sample_rate", config.speech.sample_rate, 8_000)
+    _at_least("speech.in_flight", config.speech.in_flight, 1)
+    _at_least("speech.request_attempts", config.speech.request_attempts, 1)
+    _at_least("speech.processes_per_device", config.speech.processes_per_device, 1)
     if not config.sources:
         raise ConfigError("sources is empty: name a file, a folder, a hub id, or 'bundled'")
     if not 0 < config.shards.test_fraction < 1:
@@ -290,6 +330,8 @@ def check(config: Config) -> None:
         ("text.max_reply_sec", config.text.max_reply_sec),
         ("text.dialogues_per_conversation", config.text.dialogues_per_conversation),
         ("speech.timeout_sec", config.speech.timeout_sec),
+        ("speech.answer_timeout_sec", config.speech.answer_timeout_sec),
+        ("speech.patience_sec", config.speech.patience_sec),
     ):
         if not seconds > 0:
             raise ConfigError(f"{key} is {seconds}, expected more than 0")

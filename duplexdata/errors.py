@@ -60,6 +60,12 @@ class SynthesisError(DuplexDataError):
         self.retryable = retryable
 
 
+class SpeechServerError(DuplexDataError):
+    """No speech server is left to ask: the run stops, and goes on where it stopped when it is started again."""
+
+    retryable = True
+
+
 class CodecError(DuplexDataError):
     """A speech tokenizer cannot be loaded or was fed what it does not take."""
 

@@ -32,6 +32,7 @@ from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError, DuplexDataError, of_the_system
 from duplexdata.manifest import NAME, dropped_table, parse_manifest
 from duplexdata.pools import in_a_process, processes_for
+from duplexdata.speech.running import running
 from duplexdata.stages.encode import encode, speak_and_encode
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.layouts import write_layouts
@@ -154,7 +155,8 @@ def work_on(plan: Plan, shards: Sequence[Shard], workers: int) -> None:
     local = config.engine.kind == "local"
     gpus = min(encoders(config), len(shards))
     processes = processes_for(min(workers, len(shards)), gpus) if local else nullcontext()
-    with runner_for(config.engine, workers) as runner, processes:
+    with running(config.speech) as speech, runner_for(config.engine, workers) as runner, processes:
+        plan = plan.with_speech(speech)
         done: list[Futures] = []
         for work in stages_of(config):
             with needing(config.engine, gpu=work is codes):

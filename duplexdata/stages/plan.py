@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
-from duplexdata.backends import checkpoint_identity
-from duplexdata.config import Config, EngineConfig, SourceConfig, as_dict, fingerprint
+from duplexdata.backends import checkpoint_identity, speech_settings, synthesizer_identity
+from duplexdata.config import Config, EngineConfig, SourceConfig, SpeechConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.storage import Store
@@ -52,11 +51,15 @@ class Plan:
     def stage_folder(self, stage: str) -> Path:
         return self.store.local / f"{stage}-{getattr(self, stage)}"
 
+    def with_speech(self, speech: SpeechConfig) -> Plan:
+        """The same run with settings of the speech backend that decide on nothing: servers started for it, say."""
+        return replace(self, config=replace(self.config, speech=speech))
+
 
 def make_plan(config: Config, store: Store) -> Plan:
     public = public_config(config)
     prompts = prompt_version()
-    synthesizer = describe_synthesizer(config)
+    synthesizer = synthesizer_identity(config.speech)
     bank = bank_for(config)
     codec = [as_dict(public.codec), codec_identity(config)]
     tokenizer = _tokenizer_identity(config)
@@ -65,7 +68,8 @@ def make_plan(config: Config, store: Store) -> Plan:
     ingest = ingest_fingerprint(config)
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
     scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, bank.casting())
-    speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer, bank.sounds())
+    spoken = [speech_settings(config.speech), grid, synthesizer, bank.sounds()]
+    speech = fingerprint("speech", SPEECH, scripts, *spoken)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
     made_by = {
@@ -89,7 +93,7 @@ def make_plan(config: Config, store: Store) -> Plan:
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
             [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing)],
-            [as_dict(public.voices), as_dict(public.speech)],
+            [as_dict(public.voices), speech_settings(public.speech)],
             [public.seed, public.conversations, as_dict(public.shards), grid],
         ),
         synthesizer=synthesizer,
@@ -108,7 +112,7 @@ def dataset_fingerprint(config: Mapping[str, object], made_by: Mapping[str, str]
 
 
 def public_config(config: Config) -> Config:
-    """The configuration as it may be published: local paths become file names, and no device is named."""
+    """The configuration as it may be published: local paths become file names; no device, server or key is named."""
 
     def name(path: str | None) -> str | None:
         return Path(path).name if path is not None and Path(path).exists() else path
@@ -117,7 +121,10 @@ def public_config(config: Config) -> Config:
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
     voices = replace(config.voices, bank=name(config.voices.bank) or config.voices.bank)
-    return replace(config, sources=sources, voices=voices, codec=codec, layout=layout, engine=EngineConfig())
+    speech = replace(SpeechConfig(model=name(config.speech.model)), **speech_settings(config.speech))
+    return replace(
+        config, sources=sources, voices=voices, speech=speech, codec=codec, layout=layout, engine=EngineConfig()
+    )
 
 
 def prompt_version() -> str:
@@ -127,15 +134,6 @@ def prompt_version() -> str:
         if path.is_file() and path.suffix in (".yaml", ".md"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:8]
-
-
-def describe_synthesizer(config: Config) -> str:
-    if config.speech.backend != "espeak":
-        return config.speech.backend
-    try:
-        return f"espeak-ng ({importlib.metadata.version('espeakng-loader')})"
-    except importlib.metadata.PackageNotFoundError:
-        return "espeak-ng"  # the build will say which extra to install
 
 
 def dialogues_wanted(config: Config) -> int:
