@@ -29,11 +29,8 @@ _INLINE: tuple[Rule, ...] = (
         "",
     ),
     ("<", re.compile(r"</?[a-zA-Z][^<>\n]{0,300}>"), " "),
-    ("://", re.compile(r"(?:https?|ftp|file)://[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
-    ("www.", re.compile(r"\bwww\.[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
-    ("@", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), ""),
     ("$", re.compile(r"(?<![\w$])\$(?=[^\s\d$])[^$\n]{1,200}(?<=\S)\$(?!\w)"), ""),
-    ("\\", re.compile(r"\\[A-Za-z]{2,}(?:\{[^{}\n]{0,200}\}){0,3}"), ""),
+    ("\\", re.compile(r"(?<![\w:\\])\\[A-Za-z]{2,}(?:\{[^{}\n]{0,200}\}){0,3}"), ""),
     ("[", re.compile(r"(?:(?<=[^\s:])|(?<= ))\[\^?\d{1,3}\]|(?<=[^\s:])\[\d{1,3}(?:[,–-] ?\d{1,3})*\]"), ""),
     ("[", re.compile(r"\[([-\d][\d., -]*)\]"), r"\1"),
     ("(", re.compile(r"\((e?s)\)"), r"\1"),
@@ -43,6 +40,11 @@ _INLINE: tuple[Rule, ...] = (
     ("*", re.compile(r"(?<=\d) ?\* ?(?=[\d(])|(?<=\w) \* (?=\w)"), " times "),
     ("**", re.compile(r"\*\*"), ""),
     ("~~", re.compile(r"~~"), ""),
+)
+_ADDRESSES: tuple[Rule, ...] = (
+    ("://", re.compile(r"(?:https?|ftp|file)://[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
+    ("www.", re.compile(r"\bwww\.[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
+    ("@", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), ""),
 )
 _BRACKETED = re.compile(r"\[[^\[\]]*\]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});")
@@ -71,6 +73,11 @@ def without_markup(text: str) -> str:
     if "(" in text:
         text = _SILENT_ASIDE.sub("", text)
     return _EMOTICON.sub("", text)
+
+
+def without_addresses(text: str) -> str:
+    """For languages in which we cannot read them out."""
+    return apply_rules(text, _ADDRESSES)
 
 
 def without_parentheses(text: str) -> str:

@@ -16,7 +16,7 @@ from duplexdata.shards import sha256
 from duplexdata.speech.voices import assistant_voice, user_voices
 
 # Raised whenever a change of the code changes a stage's bytes.
-INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 1, 1, 1, 1
+INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 2, 1, 1, 1
 
 
 @dataclass(frozen=True, slots=True)
