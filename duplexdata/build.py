@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,8 @@ def gather(read: Marker, done: Sequence[ShardMarkers]) -> Markers:
 
 def check_backends(config: Config) -> None:
     """Fail before any work is done where a backend cannot be had."""
-    make_synthesizer(config.speech).close()
+    # The model that hears what was said is loaded where it is used; the plan has looked whether it is there.
+    make_synthesizer(replace(config, quality=replace(config.quality, asr=None))).close()
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
 

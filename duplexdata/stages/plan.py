@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
-from duplexdata.backends import checkpoint_identity
-from duplexdata.config import Config, SourceConfig, as_dict, fingerprint
+from duplexdata.backends import asr_identity, checkpoint_identity
+from duplexdata.config import CacheConfig, Config, SourceConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.speech.voices import assistant_voice, user_voices
@@ -57,7 +57,8 @@ def make_plan(config: Config, work: Path) -> Plan:
     ingest = fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], dialogues_wanted(config))
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
     scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
-    speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer)
+    heard_by = asr_identity(config.quality.asr)
+    speech = fingerprint("speech", SPEECH, scripts, config.speech, public.quality, heard_by, grid, synthesizer)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
     made_by = {
@@ -67,7 +68,9 @@ def make_plan(config: Config, work: Path) -> Plan:
         "synthesizer": synthesizer,
         "codec": codec_identity(config),
         "tokenizer": tokenizer,
+        **({"asr": heard_by} if heard_by else {}),
     }
+    recorded = (*public.sources, public.text, public.mix, public.timing, public.speech, public.quality)
     return Plan(
         config=config,
         work=work,
@@ -79,7 +82,7 @@ def make_plan(config: Config, work: Path) -> Plan:
         config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
-            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing, public.speech)],
+            [as_dict(x) for x in recorded],
             [public.seed, public.conversations, as_dict(public.shards), grid],
         ),
         synthesizer=synthesizer,
@@ -93,7 +96,7 @@ def dataset_fingerprint(config: Mapping[str, object], made_by: Mapping[str, str]
 
 
 def public_config(config: Config) -> Config:
-    """The configuration as it may be published: local paths become file names, and no device is named."""
+    """The configuration as it may be published: local paths become file names, no device and no cache is named."""
 
     def name(path: str | None) -> str | None:
         return Path(path).name if path is not None and Path(path).exists() else path
@@ -101,7 +104,8 @@ def public_config(config: Config) -> Config:
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
-    return replace(config, sources=sources, codec=codec, layout=layout)
+    quality = replace(config.quality, asr=name(config.quality.asr), asr_device="auto")
+    return replace(config, sources=sources, quality=quality, cache=CacheConfig(), codec=codec, layout=layout)
 
 
 def prompt_version() -> str:
