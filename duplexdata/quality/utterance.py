@@ -87,6 +87,8 @@ _LEAST_PIECE_SEC = 0.2
 """A shorter piece of text that comes twice explains nothing."""
 _FEWEST_SIGNS = 4
 """Letters or ideographs that come twice at least: two Chinese syllables often sound like two others."""
+_SLOWEST = 1.3
+"""The slowest usual pace, by the average one."""
 _SLOW = 1.3
 """How much slower than the utterance's average a repeated piece may be."""
 _EDGE_SEC = 0.3
@@ -269,8 +271,9 @@ def _check_likeness(utterance: Utterance, seconds: float, limits: QualityConfig)
 
 
 def _pace(utterance: Utterance, seconds: float) -> float:
-    """Seconds a letter, space or ideograph."""
-    return seconds / max(1, len(letters_alone(utterance.text)))
+    """Seconds a letter, space or ideograph. What was said too often does not make it slow."""
+    usual = letters_of(utterance.text, utterance.language)[0] / CHARACTERS_PER_SECOND
+    return min(seconds, _SLOWEST * usual) / max(1, len(letters_alone(utterance.text)))
 
 
 def _check_leak(own: Float32, prompt: Prompt, text: str, pace: float, limits: QualityConfig) -> Iterator[Fault]:
