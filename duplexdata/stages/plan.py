@@ -10,9 +10,11 @@ from pathlib import Path
 
 from duplexdata import __version__
 from duplexdata.backends import asr_identity, checkpoint_identity
-from duplexdata.config import CacheConfig, Config, SourceConfig, as_dict, fingerprint
+from duplexdata.config import AlignConfig, CacheConfig, Config, SourceConfig, as_dict, fingerprint
+from duplexdata.errors import ConfigError
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
+from duplexdata.speech.align import aligner_name, needs_aligner
 from duplexdata.speech.voices import assistant_voice, user_voices
 
 # Raised whenever a change of the code changes a stage's bytes.
@@ -58,7 +60,9 @@ def make_plan(config: Config, work: Path) -> Plan:
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
     scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
     heard_by = asr_identity(config.quality.asr)
-    speech = fingerprint("speech", SPEECH, scripts, config.speech, public.quality, heard_by, grid, synthesizer)
+    aligned_by = aligner_identity(config)
+    spoken = [config.speech, public.quality, heard_by, grid, synthesizer, *([aligned_by] if aligned_by else [])]
+    speech = fingerprint("speech", SPEECH, scripts, *spoken)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
     made_by = {
@@ -69,6 +73,7 @@ def make_plan(config: Config, work: Path) -> Plan:
         "codec": codec_identity(config),
         "tokenizer": tokenizer,
         **({"asr": heard_by} if heard_by else {}),
+        **({"aligner": aligned_by} if aligned_by else {}),
     }
     recorded = (*public.sources, public.text, public.mix, public.timing, public.speech, public.quality)
     return Plan(
@@ -84,6 +89,7 @@ def make_plan(config: Config, work: Path) -> Plan:
         record_fingerprint=fingerprint(
             [as_dict(x) for x in recorded],
             [public.seed, public.conversations, as_dict(public.shards), grid],
+            *([aligned_by] if aligned_by else []),
         ),
         synthesizer=synthesizer,
         prompt_version=prompts,
@@ -105,7 +111,10 @@ def public_config(config: Config) -> Config:
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
     quality = replace(config.quality, asr=name(config.quality.asr), asr_device="auto")
-    return replace(config, sources=sources, quality=quality, cache=CacheConfig(), codec=codec, layout=layout)
+    align = AlignConfig(config.align.method, name(config.align.model))
+    return replace(
+        config, sources=sources, quality=quality, align=align, cache=CacheConfig(), codec=codec, layout=layout
+    )
 
 
 def prompt_version() -> str:
@@ -124,6 +133,18 @@ def describe_synthesizer(config: Config) -> str:
         return f"espeak-ng ({importlib.metadata.version('espeakng-loader')})"
     except importlib.metadata.PackageNotFoundError:
         return "espeak-ng"  # the build will say which extra to install
+
+
+def aligner_identity(config: Config) -> str:
+    """Where word times come from if the backend gives none; "" where it gives them. Raises ConfigError: no model."""
+    if not (config.has_sound and needs_aligner(config.speech)):
+        return ""
+    if (name := aligner_name(config.align)) != "ctc":
+        return name
+    try:
+        return f"ctc {asr_identity(config.align.model)}"
+    except ConfigError as error:
+        raise ConfigError(f"align.model: {str(error).removeprefix('quality.asr: ')}") from None
 
 
 def dialogues_wanted(config: Config) -> int:

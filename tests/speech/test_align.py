@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duplexdata.config import AlignConfig, Config, as_dict
+from duplexdata.config import AlignConfig, Config, SpeechConfig, as_dict
 from duplexdata.errors import ConfigError, SynthesisError
 from duplexdata.speech import align
 from duplexdata.speech.align import Aligned, AlignmentError, CharacterAligner, aligner_name, make_aligner
 from duplexdata.speech.align.dtw import distances, warp
 from duplexdata.speech.base import Speech, SpeechRequest, WordTime
 from duplexdata.speech.voices import assistant_voice, user_voices
+from duplexdata.stages.plan import make_plan
 from duplexdata.words import word_texts
 
 TEXT = "Well, the quick brown fox jumps over the lazy dog. Doesn't it?"
@@ -187,6 +189,23 @@ def test_a_name_is_known_without_making_the_aligner(monkeypatch: pytest.MonkeyPa
     made.close()  # no helper was started
     assert aligner_name(AlignConfig(model="some/model")) == "ctc"
     assert "align" in as_dict(Config())
+
+
+def test_only_a_backend_without_word_times_depends_on_the_aligner(tmp_path: Path) -> None:
+    default, other = Config(), Config(align=AlignConfig(method="characters"))
+    assert make_plan(default, tmp_path).speech == make_plan(other, tmp_path).speech
+    assert "aligner" not in dict(make_plan(default, tmp_path).made_by)
+    served, by_characters, on_a_gpu = (
+        make_plan(replace(default, speech=SpeechConfig(backend="some_server"), align=a), tmp_path)
+        for a in (AlignConfig(), AlignConfig(method="characters"), AlignConfig(device="cuda"))
+    )
+    assert served.speech != by_characters.speech and served.record_fingerprint != by_characters.record_fingerprint
+    assert dict(by_characters.made_by)["aligner"] == "characters"
+    assert served == replace(on_a_gpu, config=served.config)
+    with pytest.raises(ConfigError, match=r"align\.model"):
+        make_plan(
+            replace(default, speech=SpeechConfig(backend="x"), align=AlignConfig(model=str(tmp_path / "no"))), tmp_path
+        )
 
 
 # -- against espeak-ng's own times

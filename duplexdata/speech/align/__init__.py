@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from duplexdata.config import AlignConfig
+from duplexdata.config import AlignConfig, SpeechConfig
 from duplexdata.errors import ConfigError, SynthesisError
 from duplexdata.speech.align.base import Aligner, AlignmentError, CharacterAligner
 from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer
 
-__all__ = ["Aligned", "Aligner", "AlignmentError", "CharacterAligner", "aligner_name", "make_aligner"]
+__all__ = ["Aligned", "Aligner", "AlignmentError", "CharacterAligner", "aligner_name", "make_aligner", "needs_aligner"]
 
 
 class Aligned:
@@ -71,6 +71,15 @@ class Aligned:
             self._aligner.close()
         finally:
             self._inner.close()
+
+
+GIVES_WORD_TIMES = frozenset({"espeak", "nominal"})
+"""Backends whose engine knows when each word begins and ends."""
+
+
+def needs_aligner(config: SpeechConfig) -> bool:
+    """Whether a backend gives no word times of its own. Where it does, `align` decides on nothing."""
+    return config.backend not in GIVES_WORD_TIMES
 
 
 def has_espeak() -> bool:

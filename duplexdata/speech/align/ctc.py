@@ -17,6 +17,7 @@ import soxr
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
+from duplexdata.codecs.checkpoint import checkpoint_folder, pick_device
 from duplexdata.errors import CodecError, ConfigError
 from duplexdata.speech.align.base import AlignmentError, placed
 from duplexdata.speech.align.features import HOP_SEC, frames, log_mel, loudness, silence_threshold, silences
@@ -118,13 +119,12 @@ class CtcAligner:
     @classmethod
     def load(cls, model: str, device: str = "auto") -> CtcAligner:
         """Raises: ConfigError: it cannot be had, is no CTC model, or has no letters."""
-        from duplexdata.codecs.checkpoint import pick_device
-
         try:
             place = pick_device(device)
-            loaded = AutoModelForCTC.from_pretrained(model, use_safetensors=True).to(place).eval()
-            tokenizer = AutoTokenizer.from_pretrained(model)
-            extractor = AutoFeatureExtractor.from_pretrained(model)
+            folder = str(checkpoint_folder(model, _FILES))
+            loaded = AutoModelForCTC.from_pretrained(folder, use_safetensors=True).to(place).eval()
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            extractor = AutoFeatureExtractor.from_pretrained(folder)
         except (OSError, ValueError, KeyError, RuntimeError, CodecError) as error:
             raise ConfigError(f"align.model: {model} cannot be loaded as a CTC model: {error}") from error
         vocabulary = tokenizer.get_vocab()
@@ -170,6 +170,8 @@ class CtcAligner:
 
 
 _LEAST_LETTERS = 10
+_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+"""All that is fetched from a hub: no code, no pickles."""
 
 
 def _fill_gaps(starts: Float64, ends: Float64, speech: Speech) -> None:
