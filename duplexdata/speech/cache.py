@@ -235,16 +235,20 @@ class Cached:
                     held += 1
 
         for result in self._inner.synthesize_many(missing()):
+            yield from _found_first(line)
             key = line.popleft()
             assert isinstance(key, str)
             if isinstance(result, Speech):
                 self._store.put(key, result)
             yield result
-            while line and isinstance(line[0], Speech):
-                yield line.popleft()  # type: ignore[misc]
-        for rest in line:
-            assert isinstance(rest, Speech), "the backend gave fewer results than it was asked for"
-            yield rest
+        yield from _found_first(line)
+        assert not line, "the backend gave fewer results than it was asked for"
+
+
+def _found_first(line: deque[str | Speech]) -> Iterator[Speech]:
+    while line and isinstance(found := line[0], Speech):
+        line.popleft()
+        yield found
 
 
 # -- the file: magic, length of the header, header (JSON), samples, checksum
