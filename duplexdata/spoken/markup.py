@@ -37,7 +37,7 @@ _INLINE: tuple[Rule, ...] = (
     ("_", re.compile(r"(?<!\w)__(?=\S)([^_\n]+)__(?!\w)|(?<!\w)_(?=[^\s_])([^_\n]+)_(?!\w)"), r"\1\2"),
     ("__", re.compile(r"(?<=[.?!:])[ \t]*_{2,}(?!\w)"), ""),
     ("__", re.compile(r"(?<!\w)_{2,}(?!\w)"), " blank "),
-    ("*", re.compile(r"(?<=\d) ?\* ?(?=[\d(])|(?<=\w) \* (?=\w)"), " times "),
+    ("*", re.compile(r"(?<=[\d%)]) ?\* ?(?=[\d($])|(?<=\w) \* (?=\w)"), " times "),
     ("**", re.compile(r"\*\*"), ""),
     ("~~", re.compile(r"~~"), ""),
 )
@@ -80,6 +80,13 @@ def without_addresses(text: str) -> str:
     return apply_rules(text, _ADDRESSES)
 
 
+def _aside(match: re.Match[str]) -> str:
+    if not any(map(str.isalnum, match[1])):
+        return " "
+    before_mark = match.string[match.end() : match.end() + 1] in (":", ";")
+    return f", {match[1]}" if before_mark else f", {match[1]}, "
+
+
 def without_parentheses(text: str) -> str:
     """An aside in brackets is said between pauses."""
     if "（" in text:
@@ -87,5 +94,5 @@ def without_parentheses(text: str) -> str:
     for _ in range(_MAX_NESTING):
         if "(" not in text:
             break
-        text = _PARENTHESES.sub(lambda m: f", {m[1]}, " if any(map(str.isalnum, m[1])) else " ", text)
+        text = _PARENTHESES.sub(_aside, text)
     return text.replace("(", " ").replace(")", " ")

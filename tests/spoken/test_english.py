@@ -75,7 +75,7 @@ def is_sayable(ch: str) -> bool:
     return ch in " '.,;:!?-" or unicodedata.category(ch)[0] in "LM"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(TEXTS)
 @example("a" * 200 + " 5'10\" " * 30)
 def test_only_letters_and_marks_of_prose_are_ever_left(text: str) -> None:
@@ -88,7 +88,7 @@ def test_only_letters_and_marks_of_prose_are_ever_left(text: str) -> None:
     assert said == " ".join(said.split())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_the_spoken_form_of_a_spoken_form_is_itself(text: str) -> None:
     said = spoken_form(text, language="en")

@@ -156,6 +156,8 @@ _FIXED: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("-12", re.compile(r"\bK-12\b"), "K through twelve"),
     ("-to-", re.compile(r"(?<=\d)-to-(?=\d)"), " to "),
     ("-in-", re.compile(r"(?<=\d)-in-(?=\d)"), " in "),
+    ("-on-", re.compile(r"(?<=\d)-on-(?=\d)"), " on "),
+    (" time", re.compile(r"\b(\d{1,2})/([248])(?= time\b)"), r"\1 \2"),
 )
 
 

@@ -22,12 +22,11 @@ _DAY_MONTH = re.compile(
     rf"(?<![\d.,/:$€£-])(\b[Tt]he )?({_DAY})(?:st|nd|rd|th)? (?:of )?({MONTH})(?!\w)(,? {_YEAR}\b(?![.,]\d))?"
 )
 _MONTH_YEAR = re.compile(rf"\b({MONTH})(,?) ({_YEAR})(?![\w%]|[.,]\d)")
-_NO_MONTHS = frozenset({"May"})
 _WEEKDAYS = {"Mon": "Monday", "Tue": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Fri": "Friday",
     "Sat": "Saturday", "Sun": "Sunday"}  # fmt: skip
 _WEEKDAY = re.compile(
     rf"\b(Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\b\.?(?=,? (?:{MONTH}|\d{{1,2}} {MONTH})\b)|\b(Mon|Tues?|Wed"
-    rf"|Thu(?:rs?)?|Fri)\.(?=,| [a-z]|$)(?<!\bWed\.)"
+    rf"|Thu(?:rs?)?|Fri)\.(?=,| [a-z]|$)"
 )
 _BARE_MONTH = re.compile(r"\b(Jan|Feb|Apr|Aug|Sept|Oct|Nov|Dec)\.(?=,| [a-z\d])")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from duplexdata.spoken.numbers import NUMBER, say_cardinal, say_number
+from duplexdata.spoken.numbers import NUMBER, say_cardinal, say_number, spaced
 
 _CURRENCIES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
@@ -85,13 +85,6 @@ def _amount(match: re.Match[str], first: int, names: tuple[str, str, str], adjec
     return _said(whole.rstrip(","), decimals, scale, names, adjective) + comma
 
 
-def _apart(match: re.Match[str], said: str) -> str:
-    """With spaces where the match touches letters or digits."""
-    before = match.string[match.start() - 1 : match.start()] if match.start() else ""
-    after = match.string[match.end() : match.end() + 1]
-    return f"{' ' if before.isalnum() else ''}{said}{' ' if after.isalnum() else ''}"
-
-
 def _front(match: re.Match[str]) -> str:
     one, many, small = _CURRENCIES[match[3]]
     if match[2]:
@@ -103,23 +96,25 @@ def _front(match: re.Match[str]) -> str:
     )
     said = _amount(match, 4, (one, many, small), adjective)
     behind = f" {(match[9] or '').replace('-', ' ')}" if match[8] else ""
-    return _apart(match, ("minus " if match[1] else "") + said + behind)
+    return spaced(match, ("minus " if match[1] else "") + said + behind)
 
 
 def _behind(match: re.Match[str]) -> str:
     said = _amount(match, 2, _CURRENCIES[match[6]])
-    return _apart(match, ("minus " if match[1] else "") + said)
+    return spaced(match, ("minus " if match[1] else "") + said)
 
 
 def say_money(text: str) -> str:
-    if any(sign in text for sign in CURRENCY_SIGNS):
+    has_code = any(code in text for code in _CODES)
+    has_sign = any(sign in text for sign in CURRENCY_SIGNS)
+    if has_sign:
         text = _NO_WHOLE.sub(r"\g<1>0.", text)
-        text = _CODE_BEHIND.sub(lambda m: _apart(m, _amount(m, 1, (*_CODES[m[5]], ""))), text)
-        text = _RANGE.sub(lambda m: f"{m[2]}{m[3]} to {m[1]}{m[4]}", text)
+    if has_code:
+        text = _CODE_BEHIND.sub(lambda m: spaced(m, _amount(m, 1, (*_CODES[m[5]], ""))), text)
+    if has_sign:
+        text = _RANGE.sub(r"\2\3 to \1\4", text)
         text = _FRONT.sub(_front, text)
         text = _BEHIND.sub(_behind, text)
-    elif any(code in text for code in _CODES):
-        text = _CODE_BEHIND.sub(lambda m: _apart(m, _amount(m, 1, (*_CODES[m[5]], ""))), text)
-    if any(code in text for code in _CODES):
-        text = _CODE_FRONT.sub(lambda m: _apart(m, _amount(m, 2, (*_CODES[m[1]], ""))), text)
+    if has_code:
+        text = _CODE_FRONT.sub(lambda m: spaced(m, _amount(m, 2, (*_CODES[m[1]], ""))), text)
     return _CENTS.sub("one cent", text) if "cents" in text else text

@@ -13,6 +13,9 @@ _EnglishRule = tuple[str, re.Pattern[str], _Replacement]
 
 # -- what stands between two numbers
 
+_POWER_OF_TEN = re.compile(r"(?<![\w.])(\d{1,3}(?:\.\d+)?)[eE]([+-]?)(\d{1,3})(?![\w.])")
+_MIXED_HYPHEN = re.compile(r"(?<![\d/.,-])(\d{1,2})-(?=\d/\d{1,2}(?![\d/]))")
+_SEASON = re.compile(r"(?<![\w.,/])((?:19|20)\d\d)/(\d\d)(?![\w/])")
 _EQUATION_MINUS = re.compile(r"(?<=\d)-(?=\d+(?:\.\d+)? ?=)")
 _SCORE = re.compile(
     r"\b((?:[Ww]on|[Ll]ost|[Bb]eat|[Ww]in|[Ll]oss|[Ss]core[ds]?|[Ll]ead|[Ll]ed|[Tt]ied|[Dd]efeated"
@@ -35,7 +38,7 @@ _PER = re.compile(r"(?<=times)/(?=[a-z])")
 
 _SPACES = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d,])(?=(\.\d+)?)")
 _MIXED_FRACTION = re.compile(r"(?<![\d/.,])(\d{1,4})(?:[ -]+| and )(\d{1,2})/(\d{1,3})(?![\d/])(?: of an? ([a-z]+))?")
-_FRACTION = re.compile(r"(?<![\d/.,])(\d{1,4})/(\d{1,4})(?![\d/])(?!(?: ?\)) )")
+_FRACTION = re.compile(r"(?<![\d/.,])(\d{1,4})/(\d{1,4})(?![\d/])(?:(?:rd|th|nd)s?\b)?")
 _OUT_OF = re.compile(
     r"(?<![\d/.,])(\d{1,3}(?:\.\d+)?)/(5|10|100)(?![\d/]|[.,]\d| of\b| (?:cup|mile|inch|teaspoon|tablespoon))"
 )
@@ -44,6 +47,7 @@ _DENOMINATORS = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 _MAX_FRACTION = 100
 _ORDINAL = re.compile(r"(\d[\d,]*)(?:st|nd|rd|th)\b", re.IGNORECASE)
 _DECADE = re.compile(r"(?<![\d.,])'?((?:1[1-9]|20)?\d0)'?s\b")
+_APOSTROPHE = re.compile(r"(?<=\d)'(?=\d\d(?!\w))")
 _APOSTROPHE_YEAR = re.compile(r"(?<!\w)'0(\d)\b")
 _YEAR = re.compile(r"(?<![\w.,+])(1[1-9]\d\d|20\d\d)(?![\d%]|[.,]\d)")
 _EARLY_YEAR = re.compile(r"\b([Ii]n|[Ss]ince|[Cc]irca|[Yy]ear|AD|[Uu]ntil) (10\d\d)(?![\w%]|[.,]\d)(?! [a-z]+s\b)")
@@ -84,6 +88,9 @@ def _year(match: re.Match[str]) -> str:
 
 
 _BETWEEN: tuple[_EnglishRule, ...] = (
+    ("eE", _POWER_OF_TEN, lambda m: f"{m[1]} times ten to the power of {'minus ' if m[2] == '-' else ''}{m[3]}"),
+    ("-", _MIXED_HYPHEN, r"\1 "),
+    ("/", _SEASON, r"\1 to \2"),
     ("-", _EQUATION_MINUS, " minus "),
     ("-–", _SCORE, r"\1\2 to \3"),
     ("-", _SPACED_RANGE, lambda m: f"{m[1]} to {m[2]}" if int(m[1]) < int(m[2]) else m[0]),
@@ -104,6 +111,7 @@ _KINDS: tuple[_EnglishRule, ...] = (
     ("-", _HYPHENS, " "),
     ("sndtSNDT", _ORDINAL, lambda m: spaced(m, spell(m[1].replace(",", "")[:15], "en", "ordinal"))),
     ("s", _DECADE, lambda m: say_decade(m[1])),
+    ("'", _APOSTROPHE, " "),
     ("'", _APOSTROPHE_YEAR, r"oh \1"),
     ("kKMbB", _THOUSANDS, lambda m: {"M": " million", "b": " billion", "B": " billion"}.get(m[0][0], " thousand")),
     ("", _EARLY_YEAR, lambda m: f"{m[1]} {say_year(m[2])}"),

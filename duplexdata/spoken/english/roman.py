@@ -29,7 +29,12 @@ _HEADS = (
     "|Division|Group|Item|Lesson|Module|Theorem|Canto|Symphony No|Vatican|Final Fantasy|Elder Scrolls"
     "|Civilization|Rocky|Titan"
 )
-_HEADED = re.compile(rf"\b((?:{_HEADS}) )({_NUMERAL})(?![\w']|\.\w)")
+_HEADED = re.compile(
+    rf"\b((?:{_HEADS}) )({_NUMERAL})(?![\w']|\.\w)"
+    r"(?!(?<= I) (?:am|was|have|had|would|will|can|could|think|need|did|do|want|know|like|love|feel|play|read|saw)\b)"
+)
+_TENTHS = re.compile(r"(?:Chapter|Part|Act|Scene|Book|Volume|Article|Super Bowl|Title|Fantasy|Rocky|Apollo|Section) $")
+"""Behind these X is the tenth; "Type X" and "Class X" are names."""
 _SMALL_HEADED = re.compile(
     r"\b((?:type|stage|phase|class|grade|level|tier|part|chapter|factor|section|act|scene|volume|category"
     r"|war) )((?:II|III|IV|VI|VII|VIII|IX|XI|XII|V(?= [a-z]))\b|I(?= (?:diabetes|error|errors|collagen|trial"
@@ -66,6 +71,12 @@ def _ruler(match: re.Match[str]) -> str:
 _ROYAL = re.compile(r"\b(?:King|Queen|Pope|Emperor|Empress|Tsar|Czar|Prince|Kaiser|Sultan)s? $")
 
 
+def _headed(match: re.Match[str]) -> str:
+    if match[2] == "L" or (match[2] == "X" and not _TENTHS.search(match[1])):
+        return match[0]
+    return match[1] + _cardinal(match[2])
+
+
 def _long(match: re.Match[str]) -> str:
     if not _AFTER_NAME.search(match.string[max(0, match.start() - 24) : match.start()]):
         return match[0]
@@ -83,6 +94,6 @@ def say_roman(text: str) -> str:
         return text
     text = _RULER.sub(_ruler, text)
     text = _TITLED.sub(_ordinal, text)
-    text = _HEADED.sub(lambda m: m[1] + _cardinal(m[2]), text)
+    text = _HEADED.sub(_headed, text)
     text = _SMALL_HEADED.sub(lambda m: m[1] + _cardinal(m[2], capital=False), text)
     return _LONG.sub(_long, text)

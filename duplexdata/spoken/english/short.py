@@ -39,17 +39,10 @@ _BEFORE_NAME: Mapping[str, str] = MappingProxyType(
 )  # fmt: skip
 _BEHIND_NAME: Mapping[str, str] = MappingProxyType(
     {
-        "dr.": "Drive",
-        "st.": "Street",
-        "ln.": "Lane",
-        "ct.": "Court",
-        "pl.": "Place",
-        "sq.": "Square",
+        "dr.": "Drive", "st.": "Street", "ln.": "Lane", "ct.": "Court", "pl.": "Place", "sq.": "Square",
         "pkwy.": "Parkway",
     }
-)
-
-
+)  # fmt: skip
 _NEEDS_CAPITAL = ("co.", "inc.", "corp.", "ltd.", "bros.", "ave.", "rd.", "blvd.", "hwy.")
 _WITH_STOP = re.compile(r"(?<![\w.])[A-Za-z]+\.(?:[A-Za-z]\.){0,2}(?![A-Za-z]\.)")
 """Whatever may be an abbreviation: a word with a full stop, or letters with one each."""
@@ -69,38 +62,19 @@ _STARTERS = (
 _STARTER = re.compile(rf"(?:{_STARTERS})\b")
 
 _BARE_ABBREVIATION = re.compile(
-    r"\b(?:[Ee]g\.?(?=,? [a-z])|[Ee]\.g\b(?!\.)|[Ii]\.e\b(?!\.)|vs\b|[Vv]s\b(?= )|w/o\b|w/(?=\s|[a-z])|b/c\b"
+    r"\b(?:[Ee]g\.?(?=,? [a-z])|[Ee]\.g\b(?!\.)|[Ii]\.e\b(?!\.)|vs\b|[Vv]s\b(?= )|w/o\b|w/(?=\s)|w/(?=[a-z])"
+    r"|s/he\b|n/a\b|b/c\b"
     r"|[Ee]tc\b(?!\.)|(?:Mr|Dr|Mrs)(?= [A-Z])|St(?= [A-Z][a-z]+)(?!\.)|[Aa]ka\b|approx\b)"
 )
 _BARE: Mapping[str, str] = MappingProxyType(
     {
         "eg": "for example", "e.g": "for example", "i.e": "that is", "vs": "versus", "w/o": "without",
-        "w/": "with", "b/c": "because", "st": "Saint",
+        "w/": "with", "b/c": "because", "s/he": "she or he", "n/a": "N A", "st": "Saint",
         "etc": "et cetera", "mr": "Mister", "dr": "Doctor", "mrs": "Missus", "aka": "also known as",
         "approx": "approximately",
     }
 )  # fmt: skip
-_BARE_NEEDLES = (
-    "eg",
-    "e.g",
-    "i.e",
-    "vs",
-    "w/",
-    "b/c",
-    "tc",
-    "Mr",
-    "Dr",
-    "St",
-    "Eg",
-    "ka",
-    "approx",
-    " v",
-    "Ave",
-    "Blvd",
-    "Rd",
-    "I.e",
-    "E.g",
-)
+_BARE_NEEDLES = tuple("eg e.g i.e vs w/ b/c s/he n/a tc Mr Dr St Eg ka approx Ave Blvd Rd I.e E.g".split()) + (" v",)
 _CASE = re.compile(r"(?<=[a-z]) v\.? (?=[A-Z][a-z])")
 _DOTTED = re.compile(r"(?<![\w.])(?:[A-Z]\.){2,}(?!\w)|\bPh\.D\b\.?|\bM\.?Sc\.(?=[ ,]|$)|\bB\.?Sc\.(?=[ ,]|$)")
 _INITIALS = re.compile(r"(?<![\w.])(?:[A-Z]\. ?){2,4}(?=[A-Z][a-z])")
@@ -185,4 +159,9 @@ def say_abbreviations(text: str) -> str:
         return text
     text = _CASE.sub(" versus ", text)
     text = _PLACE_BARE.sub(lambda m: f"{m[1]} {_BARE_PLACES[m[2]]}", text)
-    return _BARE_ABBREVIATION.sub(lambda m: _with_case(m[0], _BARE[m[0].lower().rstrip(".")]), text)
+    return _BARE_ABBREVIATION.sub(_bare, text)
+
+
+def _bare(match: re.Match[str]) -> str:
+    words = _with_case(match[0], _BARE[match[0].lower().rstrip(".")])
+    return words + (" " if match[0] == "w/" and match.string[match.end()].isalpha() else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from duplexdata.spoken.numbers import spaced
 from duplexdata.spoken.rules import Rule, apply_rules
 
 _MATHS: tuple[Rule, ...] = (
@@ -48,8 +49,8 @@ _SIGNS: tuple[Rule, ...] = (
 _SPACED_SLASH = re.compile(r"(?<=[^\W\d_]) / (?=[^\W\d_])")
 _INNER_STOP = re.compile(r"(?<=[a-z])\.(?=([A-Z][a-z]|[a-z]{2}))")
 _GREEK_NAMES = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi "
-    "chi psi omega"
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon "
+    "phi chi psi omega"
 )
 _GREEK = dict(zip("αβγδεζηθικλμνξοπρσςτυφχψω", _GREEK_NAMES.split(), strict=True))
 _GREEK |= {letter.upper(): name for letter, name in _GREEK.items() if letter != "ς"}
@@ -62,9 +63,7 @@ def _greek(match: re.Match[str]) -> str:
     name = _GREEK.get(match[0])
     if name is None:
         return match[0]
-    before = match.string[match.start() - 1 : match.start()] if match.start() else ""
-    after = match.string[match.end() : match.end() + 1]
-    return f"{' ' if before.isalnum() else ''}{name}{' ' if after.isalnum() else ''}"
+    return spaced(match, name)
 
 
 def say_maths(text: str) -> str:

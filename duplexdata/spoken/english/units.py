@@ -117,8 +117,13 @@ _NOUN = re.compile(
 )
 
 
+_SURE_NOUN = re.compile(r" (?:dash|race|sprint|relay|freestyle|hurdles|bag|jug|screen|display|monitor|camera|lens)\b")
+
+
 def is_adjective(text: str, start: int, end: int) -> bool:
     """Whether the quantity at `start` to `end` stands before its noun: "a 5 km run"."""
+    if _SURE_NOUN.match(text, end):
+        return True
     return bool(_ARTICLE.search(text[max(0, start - 9) : start]) and _NOUN.match(text, end))
 
 
@@ -148,6 +153,12 @@ def _unit(match: re.Match[str]) -> str:
     return f"{number} {said}"
 
 
+def _feet_inches(match: re.Match[str]) -> str:
+    if int(match[2]) > 11:
+        return f"{match[1]} minutes {match[2]} seconds "
+    return f"{match[1]} foot {match[2]} "
+
+
 def _inches(match: re.Match[str]) -> str:
     before = match.string[: match.start()]
     if before.count('"') % 2:
@@ -172,7 +183,7 @@ def _coordinate(match: re.Match[str]) -> str:
 def say_units(text: str) -> str:
     """Units in words, their numbers left as digits: "5 km/h" is "5 kilometers per hour"."""
     if "'" in text:
-        text = _FEET_INCHES.sub(r"\1 foot \2 ", text) if "°" not in text else text
+        text = text if "°" in text else _FEET_INCHES.sub(_feet_inches, text)
         text = _FEET.sub(r"\1 feet", text)
     if "°" in text:
         text = _COORDINATE.sub(_coordinate, text)

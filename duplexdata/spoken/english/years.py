@@ -49,7 +49,7 @@ def say_decade(decade: str) -> str:
 
 _COUNTED = re.compile(
     r" by \d| (?!(?:was|is|has|does|its|this|us|as|plus|always|perhaps|towards|afterwards|thus|yes"
-    r"|across)\b)[a-z]{2,}[a-rt-z]s\b"
+    r"|across)\b)(?:[a-z]{2,}[a-rt-z]s|people|men|women|children)\b"
 )
 _OF_A_YEAR = re.compile(
     r"(?:\b(?:in|since|the|this|that|circa|year|years|early|late|mid|until|till|before|after|during|"
