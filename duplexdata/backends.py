@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from duplexdata.codecs.base import MEL_CODEBOOK_SIZE, SpeechTokenizer
-from duplexdata.config import CodecConfig, SpeechConfig
+from duplexdata.config import CacheConfig, CodecConfig, Config, SpeechConfig
 from duplexdata.errors import CodecError, ConfigError
 from duplexdata.speech.base import Synthesizer
+from duplexdata.speech.gate import Gated, Tally, Transcriber
 
 T = TypeVar("T")
 
@@ -146,9 +148,62 @@ SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {
 }
 
 
-def make_synthesizer(config: SpeechConfig) -> Synthesizer:
-    """Raises ConfigError: the backend is unknown, or its extra is not installed."""
+FASTER_THAN_A_CACHE = frozenset({"espeak", "nominal", "tone"})
+"""Backends that synthesize in less time than a file takes to read."""
+
+
+_ASR_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
+"""All that is fetched of a speech recogniser: its weights and what reads text; no code, no pickles."""
+
+
+def make_synthesizer(config: Config, tally: Tally | None = None) -> Synthesizer:
+    """What a run speaks with: the backend and all that stands around it.
+
+    From the inside out: the backend; what it said before is kept (`cache`); every take is judged (`quality`), and
+    repeated if it is bad.
+
+    Args:
+        tally: counts the takes; None: nobody wants to know.
+
+    Raises: ConfigError: the backend is unknown, its extra is not installed, or what is asked of it cannot be had.
+    """
+    engine = make_backend(config.speech)
+    made = _cached(engine, config.speech.backend, config.cache)
+    return _gated(made, engine, config, tally or Tally()) if config.has_sound and config.quality.check else made
+
+
+def make_backend(config: SpeechConfig) -> Synthesizer:
+    """The engine alone. Raises ConfigError: it is unknown, or its extra is not installed."""
     return _known(SYNTHESIZERS, config.backend, "speech.backend")(config)
+
+
+def _cached(made: Synthesizer, backend: str, config: CacheConfig) -> Synthesizer:
+    if config.folder == "off" or (config.folder == "auto" and backend in FASTER_THAN_A_CACHE):
+        return made
+    from duplexdata.speech.cache import Cached, SpeechStore, default_folder
+
+    folder = default_folder() if config.folder == "auto" else Path(config.folder).expanduser()
+    return Cached(made, SpeechStore(folder, config.max_bytes))
+
+
+def _gated(made: Synthesizer, engine: Synthesizer, config: Config, tally: Tally) -> Synthesizer:
+    asr, device = config.quality.asr, config.quality.asr_device
+    return Gated(made, config.quality, tally, None if asr is None else _transcriber(asr, device), engine)
+
+
+@lru_cache(maxsize=1)
+def _transcriber(asr: str, device: str) -> Transcriber:
+    """Kept: a process speaks many shards, and a model takes long to load."""
+    from duplexdata.speech.transcribe import AsrTranscriber
+
+    return AsrTranscriber(str(_asr_folder(asr)), device)
+
+
+def _asr_folder(asr: str) -> Path:
+    try:
+        return checkpoint_folder(asr, _ASR_FILES)
+    except CodecError as error:
+        raise ConfigError(f"quality.asr: {error}") from None
 
 
 _START_PATIENCE_SEC = 3.0
@@ -197,7 +252,7 @@ def check_synthesizer(config: SpeechConfig) -> None:
     elif config.backend == "speech_http":
         reported_model(config)
     else:
-        make_synthesizer(config).close()
+        make_backend(config).close()
 
 
 def speech_settings(config: SpeechConfig) -> dict[str, Any]:
@@ -233,14 +288,14 @@ def codebook_size(config: CodecConfig) -> int:
     return make_speech_tokenizer(config).codebook_size
 
 
-def checkpoint_folder(path_or_hub_id: str) -> Path:
+def checkpoint_folder(path_or_hub_id: str, files: Sequence[str] | None = None) -> Path:
     """Where a checkpoint's files are; those of the hub are fetched once. Raises CodecError: nowhere."""
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
     from duplexdata.codecs.checkpoint import checkpoint_folder
 
-    return checkpoint_folder(path_or_hub_id)
+    return checkpoint_folder(path_or_hub_id) if files is None else checkpoint_folder(path_or_hub_id, files)
 
 
 _BLOCK, _BLOCKS = 4096, 256
@@ -254,7 +309,18 @@ def checkpoint_identity(config: CodecConfig) -> str:
     """
     if config.name not in _CHECKPOINTS:
         return config.checkpoint or ""
-    folder = checkpoint_folder(_checkpoint(config))
+    return _folder_identity(checkpoint_folder(_checkpoint(config)))
+
+
+def asr_identity(asr: str | None) -> str:
+    """The same of the model that hears what was said; "" where none does. Raises ConfigError: it cannot be had."""
+    try:
+        return "" if asr is None else _folder_identity(_asr_folder(asr))
+    except CodecError as error:
+        raise ConfigError(f"quality.asr: {error}") from None
+
+
+def _folder_identity(folder: Path) -> str:
     digest = hashlib.sha256()
     try:
         for path in sorted([*folder.glob("*config.json"), *folder.glob("model*.safetensors")]):

@@ -85,6 +85,8 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
     ):
         if manifest[key]:
             parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")
+    if quality := statistics.get("quality"):
+        parts += _quality(quality)
     parts += [
         "## Voices",
         *card_section(name, manifest),
@@ -94,6 +96,30 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
         _table(("licence", "conversations"), sorted(statistics["licences"].items())),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _quality(quality: Mapping[str, Any]) -> list[str]:
+    """How many takes of utterances were good enough, and what was wrong with the others."""
+    if not quality["takes"]:
+        return []
+    parts = [
+        "## Quality of the speech",
+        f"Of {quality['takes']} takes {quality['accepted']} passed every check ({100 * quality['yield']:.2f} %).",
+    ]
+    if quality["faults"]:
+        parts.append(_table(("fault", "takes"), sorted(quality["faults"].items())))
+        rows = [
+            (voice, v["takes"], f"{100 * v['yield']:.1f} %", ", ".join(f"{k} {n}" for k, n in v["faults"].items()))
+            for voice, v in quality["voices"].items()
+        ]
+        parts.append(_table(("voice", "takes", "yield", "faults"), rows))
+    needed = {n: count for n, count in quality["attempts"].items() if n != "1"}
+    if needed:
+        parts.append("Utterances by takes needed: " + ", ".join(f"{n}: {c}" for n, c in needed.items()) + ".")
+    if quality["recast"]:
+        given_up = ", ".join(f"{voice} {n}" for voice, n in quality["recast"].items())
+        parts.append(f"Conversations that were given another voice, by the voice given up: {given_up}.")
+    return parts
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

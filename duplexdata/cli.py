@@ -360,6 +360,8 @@ def train_dpo(
 
 def _model_options(name: str | None, device: str | None, precision: str | None, trust: bool) -> dict[str, Any]:
     return {"name": name, "device": device, "precision": precision, "trust_remote_code": trust or None}
+
+
 @app.command("cosyvoice-env")
 def cosyvoice_env(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it goes: 3 to 6 GB.", show_default=False)],

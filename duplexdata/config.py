@@ -191,6 +191,102 @@ class VoicesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class QualityConfig:
+    """What a synthesized utterance must be like, and what happens to one that is not.
+
+    Sources: [C] what users of CosyVoice report, and the bound that catches it; [E] what espeak-ng's voices reach on
+    real text, which must pass; [ours].
+    """
+
+    check: bool = True
+    attempts: int = 4
+    """Takes of an utterance, each with another seed, where the backend takes seeds. [C]"""
+    on_failure: str = "drop"
+    """"drop": the conversation is left out; "another_voice": its user is cast again. The assistant has one voice."""
+    recasts: int = 2
+    """Voices tried after the first one. [ours]"""
+
+    clipped_from: float = 0.985  # of full scale; CosyVoice limits itself at 0.99 [C]
+    clipped_share: float = 0.0005  # [C]; an engine may allow itself more (espeak-ng's loudest variant) [E]
+    level_dbfs: Range = (-38.0, -10.0)  # of the frames that are speech; [C] has -12, espeak-ng reaches -12.2 [E]
+    sec_per_letter: Range = (0.035, 0.14)  # letters and spaces; [C] has 0.04, espeak-ng's fastest voice 0.038 [E]
+    short_letters: int = 15  # below this the two bounds that follow hold: seconds, and seconds a letter [C]
+    short_least_sec: tuple[float, float] = (0.05, 0.025)  # [C] has 0.15 and 0.03, "uh-huh" takes 0.21 s [E]
+    short_most_sec: tuple[float, float] = (0.8, 0.16)  # [C]
+    sec_per_mark: float = 0.25  # added to the upper bound for punctuation inside the text [E]
+    other_languages_slack: float = 1.5  # other alphabets than English's: bounds are this factor wider [E]
+    runaway_sec_per_token: float = 0.784  # 0.98 of the 0.8 s at which CosyVoice gives up on a text token [C]
+    lead_sec: float = 1.5  # silence before and behind is trimmed; more than this means that words are missing [C]
+    tail_sec: float = 1.5  # [C]
+    pause_sec: float = 0.8  # [C]
+    pause_in_clause_sec: float = 0.35  # away from punctuation, where word times are known [C]
+    click_ratio: float = 0.5  # a lone step in the last 50 ms, by the largest of the rest; espeak-ng reaches 0.42 [E]
+    repeat_sec: float = 0.6  # [C]
+    repeat_likeness: float = 0.92  # mean cosine of log-mel frames [ours]; espeak-ng reaches 0.91 [E]
+    leak_sec: float = 0.5  # [ours]
+    leak_likeness: float = 0.83  # [ours]; other texts of one espeak-ng voice reach 0.78 [E]
+
+    asr: str | None = None
+    """A folder or hub id of a speech recogniser that `transformers` loads: what was said is compared with the text."""
+    asr_device: str = "auto"
+    """"auto", "cpu", "cuda" or "cuda:N". No part of any fingerprint."""
+    word_error: float = 0.1  # [C]
+    short_words: int = 6  # below this one edit is allowed instead [C]
+    prompt_words: int = 4  # what was said must not begin with so many or fewer of a prompt's last words [C]
+
+    def __post_init__(self) -> None:
+        _at_least("quality.attempts", self.attempts, 1)
+        _at_least("quality.recasts", self.recasts, 0)
+        _at_least("quality.short_words", self.short_words, 0)
+        _at_least("quality.prompt_words", self.prompt_words, 0)
+        _one_of("quality.on_failure", self.on_failure, ("drop", "another_voice"))
+        _device("quality.asr_device", self.asr_device)
+        for name in ("level_dbfs", "sec_per_letter"):
+            low, high = getattr(self, name)
+            if not low < high:
+                raise ConfigError(f"quality.{name} is {[low, high]}, expected the lower bound first")
+        for name in ("repeat_sec", "leak_sec"):
+            if not 0.2 <= getattr(self, name) <= 10:
+                raise ConfigError(f"quality.{name} is {getattr(self, name)}, expected 0.2 to 10 seconds")
+        if self.other_languages_slack < 1:
+            raise ConfigError(f"quality.other_languages_slack is {self.other_languages_slack}, expected 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """Where synthesized audio is kept between runs. No part of any fingerprint: bytes are the same without it."""
+
+    folder: str = "auto"
+    """"auto": the user's cache folder where a backend is slower than a disk, none for espeak-ng; "off"; or a path."""
+    max_bytes: int = 20_000_000_000
+    """Least recently used audio goes first; 20 GB are about 200 hours of speech."""
+
+    def __post_init__(self) -> None:
+        _at_least("cache.max_bytes", self.max_bytes, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class AlignConfig:
+    """Where the word times of voices that give none come from."""
+
+    method: str = "auto"
+    """"espeak": warped onto what espeak-ng makes of the text; "ctc": forced alignment by `model`; "characters", "none";
+    "auto": ctc if a model is named, else espeak if its extra is installed, else characters."""
+    model: str | None = None
+    """A folder or hub id of a CTC model that `transformers` loads."""
+    device: str = "auto"
+    """"auto", "cpu", "cuda" or "cuda:N". No part of any fingerprint."""
+
+    def __post_init__(self) -> None:
+        _one_of("align.method", self.method, ("auto", "espeak", "ctc", "characters", "none"))
+        if self.method == "ctc" and self.model is None:
+            raise ConfigError("align.method 'ctc' needs align.model: a folder or hub id of a CTC model")
+        kind, _, number = self.device.partition(":")
+        if self.device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
+            raise ConfigError(f"align.device is {self.device!r}, expected auto, cpu, cuda or cuda:N")
+
+
+@dataclass(frozen=True, slots=True)
 class CodecConfig:
     name: str = "mel"
     checkpoint: str | None = None
@@ -202,9 +298,7 @@ class CodecConfig:
     """Codebooks kept, coarse to fine, of a codec that has several; None: as many as is usual (mimi: 8)."""
 
     def __post_init__(self) -> None:
-        kind, _, number = self.device.partition(":")
-        if self.device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
-            raise ConfigError(f"codec.device is {self.device!r}, expected auto, cpu, cuda or cuda:N")
+        _device("codec.device", self.device)
         _one_of("codec.precision", self.precision, ("fp32", "tf32", "fp16", "bf16"))
         if self.n_codebooks is not None:
             _at_least("codec.n_codebooks", self.n_codebooks, 1)
@@ -267,6 +361,9 @@ class Config:
     timing: TimingConfig = field(default_factory=TimingConfig)
     voices: VoicesConfig = field(default_factory=VoicesConfig)
     speech: SpeechConfig = field(default_factory=SpeechConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
@@ -378,3 +475,9 @@ def _at_least(key: str, value: int, least: int) -> None:
 def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(known)}")
+
+
+def _device(key: str, value: str) -> None:
+    kind, _, number = value.partition(":")
+    if value not in ("auto", "cpu", "cuda") and not (kind == "cuda" and number.isdecimal()):
+        raise ConfigError(f"{key} is {value!r}, expected auto, cpu, cuda or cuda:N")

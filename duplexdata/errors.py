@@ -66,6 +66,14 @@ class SpeechServerError(DuplexDataError):
     retryable = True
 
 
+class UtteranceRejected(SynthesisError):
+    """An utterance was synthesized, and none of its takes was good enough; `reason` is what was wrong with the last."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class CodecError(DuplexDataError):
     """A speech tokenizer cannot be loaded or was fed what it does not take."""
 

@@ -13,6 +13,7 @@ from duplexdata import __version__
 from duplexdata.config import as_dict
 from duplexdata.errors import DatasetError
 from duplexdata.shards import FileFacts
+from duplexdata.speech.gate import Tally
 from duplexdata.stages.plan import Plan, public_config
 from duplexdata.stages.statistics import Statistics
 from duplexdata.stages.work import Counts, Marker, sum_counts
@@ -38,12 +39,14 @@ def build_manifest(
     plan: Plan, markers: Markers, files: Mapping[str, FileFacts], vocabulary: Mapping[str, object]
 ) -> dict[str, Any]:
     statistics = Statistics()
+    quality = Tally()
     left_out: Counter[str] = Counter()
     fallbacks: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
     for marker in markers.speech:
         statistics.merge(Statistics.from_dict(_mapping(marker.facts["statistics"])))
         left_out.update(_mapping(marker.facts["left_out"]))
+        quality.merge(Tally.from_dict(_mapping(marker.facts["quality"])))
     for marker in markers.scripts:
         fallbacks.update(_mapping(marker.facts["fallbacks"]))
     for marker in markers.layouts:
@@ -74,7 +77,7 @@ def build_manifest(
         "rejected_examples": markers.ingest.facts.get("rejected", []),
         "fallbacks": dict(sorted(fallbacks.items())),
         "left_out": dict(sorted(left_out.items())),
-        "statistics": summary,
+        "statistics": {**summary, "quality": quality.summary()},
         "tokens": dict(sorted(tokens.items())),
         "licences": sorted(statistics.counters["licences"]),
         "voices": voices,

@@ -14,7 +14,7 @@ import duplexdata
 PACKAGE = Path(duplexdata.__file__).parent
 CORE = {
     "units", "rng", "errors", "dialogue", "conversation", "config", "words", "spoken", "banks", "interactions",
-    "timeline", "vad", "windows", "splitting", "checks", "layouts", "text.types", "speech.base",
+    "timeline", "vad", "windows", "splitting", "checks", "layouts", "quality", "text.types", "speech.base",
     "voices.bank", "voices.deck", "voices.judge", "voices.duplicates", "voices.report",
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""

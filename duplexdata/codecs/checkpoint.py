@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import huggingface_hub
@@ -30,8 +31,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def checkpoint_folder(path_or_hub_id: str) -> Path:
-    """A local folder, or a hub id's files, fetched once. Raises CodecError: neither can be had."""
+def checkpoint_folder(path_or_hub_id: str, files: Sequence[str] = _FILES) -> Path:
+    """A local folder, or a hub id's files of these patterns, fetched once. Raises CodecError: neither can be had."""
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
@@ -39,7 +40,7 @@ def checkpoint_folder(path_or_hub_id: str) -> Path:
     if path.is_absolute() or path_or_hub_id.startswith((".", "~")) or path_or_hub_id.count("/") != 1:
         raise CodecError(f"{path_or_hub_id}: no such folder, and no id of the form owner/name")
     try:
-        return Path(huggingface_hub.snapshot_download(path_or_hub_id, allow_patterns=_FILES))
+        return Path(huggingface_hub.snapshot_download(path_or_hub_id, allow_patterns=list(files)))
     # the hub's client raises whatever its HTTP library does; all of it means that there are no files
     except Exception as error:
         raise CodecError(

@@ -108,3 +108,19 @@ class Synthesizer(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def takes_seed(synthesizer: Synthesizer) -> bool:
+    """Whether another seed gives another take of the same words; a backend says no by `takes_seed = False`."""
+    return bool(getattr(synthesizer, "takes_seed", True))
+
+
+def clipped_share_of(synthesizer: Synthesizer) -> float:
+    """Share of samples at full scale that an engine gives where nothing is wrong (as `clipped_share`)."""
+    return float(getattr(synthesizer, "clipped_share", 0.0))
+
+
+def sample_rate_of(synthesizer: Synthesizer) -> int | None:
+    """Hz of everything it gives; None for one that does not state it (as `sample_rate`)."""
+    rate = getattr(synthesizer, "sample_rate", None)
+    return None if rate is None else int(rate)

@@ -37,6 +37,11 @@ class EspeakSynthesizer:
     `rate` (words a minute), `pitch` and `range` (0 to 99).
     """
 
+    takes_seed = False
+    """A seed changes the breath of some voices, never what is said or how."""
+    clipped_share = 0.01
+    """Share of samples at full scale that its loudest variant (paul) reaches by itself, in a short word."""
+
     def __init__(self, *, timeout_sec: float = 30.0, voices_kept: int = 6) -> None:
         self._timeout, self._voices_kept = timeout_sec, voices_kept
         self._library, self._data = _engine_paths()

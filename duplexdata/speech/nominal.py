@@ -16,6 +16,7 @@ class NominalSynthesizer:
     """Words share an utterance's nominal duration by their characters. The samples are silence of that length."""
 
     name = "nominal"
+    takes_seed = False
 
     def synthesize_many(self, requests: Iterable[SpeechRequest]) -> Iterator[Speech | SynthesisError]:
         for request in requests:

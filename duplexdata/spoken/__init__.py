@@ -5,7 +5,7 @@ sentences are kept up to a duration. The same text always gives the same result.
 """
 
 from duplexdata.spoken.sentence import sentences
-from duplexdata.spoken.speak import Unspeakable, speakable, speakable_dialogue
+from duplexdata.spoken.speak import Unspeakable, speakable, speakable_dialogue, spoken_form
 from duplexdata.spoken.tidy import UNSAYABLE
 
-__all__ = ["UNSAYABLE", "Unspeakable", "sentences", "speakable", "speakable_dialogue"]
+__all__ = ["UNSAYABLE", "Unspeakable", "sentences", "speakable", "speakable_dialogue", "spoken_form"]

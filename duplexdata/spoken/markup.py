@@ -29,20 +29,22 @@ _INLINE: tuple[Rule, ...] = (
         "",
     ),
     ("<", re.compile(r"</?[a-zA-Z][^<>\n]{0,300}>"), " "),
-    ("://", re.compile(r"(?:https?|ftp|file)://[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
-    ("www.", re.compile(r"\bwww\.[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
-    ("@", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), ""),
     ("$", re.compile(r"(?<![\w$])\$(?=[^\s\d$])[^$\n]{1,200}(?<=\S)\$(?!\w)"), ""),
-    ("\\", re.compile(r"\\[A-Za-z]{2,}(?:\{[^{}\n]{0,200}\}){0,3}"), ""),
+    ("\\", re.compile(r"(?<![\w:\\])\\[A-Za-z]{2,}(?:\{[^{}\n]{0,200}\}){0,3}"), ""),
     ("[", re.compile(r"(?:(?<=[^\s:])|(?<= ))\[\^?\d{1,3}\]|(?<=[^\s:])\[\d{1,3}(?:[,–-] ?\d{1,3})*\]"), ""),
     ("[", re.compile(r"\[([-\d][\d., -]*)\]"), r"\1"),
     ("(", re.compile(r"\((e?s)\)"), r"\1"),
     ("_", re.compile(r"(?<!\w)__(?=\S)([^_\n]+)__(?!\w)|(?<!\w)_(?=[^\s_])([^_\n]+)_(?!\w)"), r"\1\2"),
     ("__", re.compile(r"(?<=[.?!:])[ \t]*_{2,}(?!\w)"), ""),
     ("__", re.compile(r"(?<!\w)_{2,}(?!\w)"), " blank "),
-    ("*", re.compile(r"(?<=\d) ?\* ?(?=[\d(])|(?<=\w) \* (?=\w)"), " times "),
+    ("*", re.compile(r"(?<=[\d%)]) ?\* ?(?=[\d($])|(?<=\w) \* (?=\w)"), " times "),
     ("**", re.compile(r"\*\*"), ""),
     ("~~", re.compile(r"~~"), ""),
+)
+_ADDRESSES: tuple[Rule, ...] = (
+    ("://", re.compile(r"(?:https?|ftp|file)://[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
+    ("www.", re.compile(r"\bwww\.[^\s<>\"”，。]*[^\s<>\"”，。.,;:!?)\]]"), ""),
+    ("@", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), ""),
 )
 _BRACKETED = re.compile(r"\[[^\[\]]*\]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z]{2,8});")
@@ -73,6 +75,18 @@ def without_markup(text: str) -> str:
     return _EMOTICON.sub("", text)
 
 
+def without_addresses(text: str) -> str:
+    """For languages in which we cannot read them out."""
+    return apply_rules(text, _ADDRESSES)
+
+
+def _aside(match: re.Match[str]) -> str:
+    if not any(map(str.isalnum, match[1])):
+        return " "
+    before_mark = match.string[match.end() : match.end() + 1] in (":", ";")
+    return f", {match[1]}" if before_mark else f", {match[1]}, "
+
+
 def without_parentheses(text: str) -> str:
     """An aside in brackets is said between pauses."""
     if "（" in text:
@@ -80,5 +94,5 @@ def without_parentheses(text: str) -> str:
     for _ in range(_MAX_NESTING):
         if "(" not in text:
             break
-        text = _PARENTHESES.sub(lambda m: f", {m[1]}, " if any(map(str.isalnum, m[1])) else " ", text)
+        text = _PARENTHESES.sub(_aside, text)
     return text.replace("(", " ").replace(")", " ")

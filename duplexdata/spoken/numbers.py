@@ -67,6 +67,8 @@ def say_cardinal(number: str, language: str) -> str:
 def say_number(number: str, language: str) -> str:
     """1,234.5 and 3.14 and 1.2.3 and .5 in words."""
     whole, *rest = number.split(".")
+    if not whole and language == "en":
+        return f"point {say_digits(rest[0], language)}"
     if len(rest) == 1 and language != "en" and len(number) <= MAX_CARDINAL_DIGITS:
         return spell(f"{whole.replace(',', '') or '0'}.{rest[0]}", language, "cardinal")
     said = [say_cardinal(whole or "0", language)]

@@ -10,7 +10,7 @@ from duplexdata.errors import DuplexDataError
 from duplexdata.spoken.characters import plain_characters
 from duplexdata.spoken.chinese import say_chinese
 from duplexdata.spoken.english import say_english
-from duplexdata.spoken.markup import MULTILINE, without_markup
+from duplexdata.spoken.markup import MULTILINE, without_addresses, without_markup
 from duplexdata.spoken.numbers import DIGIT, say_numbers
 from duplexdata.spoken.prose import Prose, read_prose
 from duplexdata.spoken.rules import apply_rules
@@ -45,6 +45,7 @@ _KEEP_AHEAD = 2
 """Times the budget: how much prose is put into words."""
 _MIN_READ = 600
 """Characters that are looked at whatever the budget."""
+_MAX_REPEATS = 5
 _TERMINAL = (".", "!", "?", "。", "！", "？", "।", "؟")
 _CLAUSE_END = re.compile(r"[,;:，；：]")
 _MIN_CLAUSE_WORDS = 3
@@ -111,6 +112,7 @@ def _in_words(text: str, language: str) -> str:
     """Numbers, abbreviations and symbols as a speaker of the language says them."""
     if language == "en":
         return say_english(text)
+    text = without_addresses(text)
     return say_chinese(text) if language == "zh" else _say_other(text, language)
 
 
@@ -156,6 +158,30 @@ def _without_promise(text: str, language: str) -> str:
     *kept, last = sentences(text, language)
     glue = "" if language in SPACELESS else " "
     return glue.join(kept) or last.rstrip(":： ") + ("。" if language == "zh" else ".")
+
+
+def spoken_form(text: str, *, language: str) -> str:
+    """A whole text as it is said, on one line: nothing is cut, and no closing mark is added.
+
+    For text that is prose already: a phrase, an LLM's line, one utterance. The spoken form of a spoken form is itself.
+
+    Args:
+        language: BCP 47 tag. In English the result has only letters (of any script), apostrophes and hyphens inside
+            words, spaces and `.,;:!?`; elsewhere it has no digit and none of `UNSAYABLE`. It may be empty.
+    """
+    language = language.split("-")[0].lower()
+    said = _said_once(text, language)
+    for _ in range(_MAX_REPEATS):  # what a rule leaves may be another rule's: "1.A. B" is "one A. B" is "one A B"
+        if (again := _said_once(said, language)) == said:
+            break
+        said = again
+    return said
+
+
+def _said_once(text: str, language: str) -> str:
+    plain = apply_rules(plain_characters(text), MULTILINE)
+    said = " ".join(tidy(_in_words(without_markup(plain), language), language).split())
+    return said.lstrip(LEADING)
 
 
 def speakable(text: str, *, language: str, max_seconds: float) -> str:

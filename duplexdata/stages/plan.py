@@ -8,10 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
-from duplexdata.backends import checkpoint_identity, speech_settings, synthesizer_identity
-from duplexdata.config import Config, EngineConfig, SourceConfig, SpeechConfig, as_dict, fingerprint
+from duplexdata.backends import asr_identity, checkpoint_identity, speech_settings, synthesizer_identity
+from duplexdata.config import (
+    AlignConfig,
+    CacheConfig,
+    Config,
+    EngineConfig,
+    SourceConfig,
+    SpeechConfig,
+    as_dict,
+    fingerprint,
+)
+from duplexdata.errors import ConfigError
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
+from duplexdata.speech.align import aligner_name, needs_aligner
 from duplexdata.storage import Store
 from duplexdata.voices.bank import VoiceBank
 from duplexdata.voices.fit import bank_for
@@ -68,7 +79,10 @@ def make_plan(config: Config, store: Store) -> Plan:
     ingest = ingest_fingerprint(config)
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
     scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, bank.casting())
-    spoken = [speech_settings(config.speech), grid, synthesizer, bank.sounds()]
+    heard_by = asr_identity(config.quality.asr)
+    aligned_by = aligner_identity(config)
+    spoken = [speech_settings(config.speech), public.quality, heard_by, grid, synthesizer, bank.sounds()]
+    spoken += [aligned_by] if aligned_by else []
     speech = fingerprint("speech", SPEECH, scripts, *spoken)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
@@ -79,7 +93,10 @@ def make_plan(config: Config, store: Store) -> Plan:
         "synthesizer": synthesizer,
         "codec": codec_identity(config),
         "tokenizer": tokenizer,
+        **({"asr": heard_by} if heard_by else {}),
+        **({"aligner": aligned_by} if aligned_by else {}),
     }
+    recorded = (*public.sources, public.text, public.mix, public.timing, public.quality)
     return Plan(
         config=config,
         store=store,
@@ -92,9 +109,10 @@ def make_plan(config: Config, store: Store) -> Plan:
         config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
-            [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing)],
+            [as_dict(x) for x in recorded],
             [as_dict(public.voices), speech_settings(public.speech)],
             [public.seed, public.conversations, as_dict(public.shards), grid],
+            *([aligned_by] if aligned_by else []),
         ),
         synthesizer=synthesizer,
         prompt_version=prompts,
@@ -112,7 +130,7 @@ def dataset_fingerprint(config: Mapping[str, object], made_by: Mapping[str, str]
 
 
 def public_config(config: Config) -> Config:
-    """The configuration as it may be published: local paths become file names; no device, server or key is named."""
+    """The configuration as it may be published: local paths become names; no device, server, cache or key is named."""
 
     def name(path: str | None) -> str | None:
         return Path(path).name if path is not None and Path(path).exists() else path
@@ -122,8 +140,19 @@ def public_config(config: Config) -> Config:
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
     voices = replace(config.voices, bank=name(config.voices.bank) or config.voices.bank)
     speech = replace(SpeechConfig(model=name(config.speech.model)), **speech_settings(config.speech))
+    quality = replace(config.quality, asr=name(config.quality.asr), asr_device="auto")
+    align = AlignConfig(config.align.method, name(config.align.model))
     return replace(
-        config, sources=sources, voices=voices, speech=speech, codec=codec, layout=layout, engine=EngineConfig()
+        config,
+        sources=sources,
+        voices=voices,
+        speech=speech,
+        quality=quality,
+        align=align,
+        cache=CacheConfig(),
+        codec=codec,
+        layout=layout,
+        engine=EngineConfig(),
     )
 
 
@@ -134,6 +163,18 @@ def prompt_version() -> str:
         if path.is_file() and path.suffix in (".yaml", ".md"):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:8]
+
+
+def aligner_identity(config: Config) -> str:
+    """Where word times come from if the backend gives none; "" where it gives them. Raises ConfigError: no model."""
+    if not (config.has_sound and needs_aligner(config.speech)):
+        return ""
+    if (name := aligner_name(config.align)) != "ctc":
+        return name
+    try:
+        return f"ctc {asr_identity(config.align.model)}"
+    except ConfigError as error:
+        raise ConfigError(f"align.model: {str(error).removeprefix('quality.asr: ')}") from None
 
 
 def dialogues_wanted(config: Config) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from duplexdata import __version__
 from duplexdata.audio import Recording, from_flac, record, render, render_assistant, to_flac
@@ -18,30 +17,27 @@ from duplexdata.backends import make_synthesizer
 from duplexdata.config import Config
 from duplexdata.conversation import Conversation, Negative, negative_spans
 from duplexdata.dialogue import Kind, Script, Utterance
-from duplexdata.errors import ScriptError, ShardError, SynthesisError
+from duplexdata.errors import ScriptError, ShardError, SynthesisError, UtteranceRejected
 from duplexdata.interactions import as_turn_taking, resume
 from duplexdata.records import Provenance, conversation_columns, conversations_from
-from duplexdata.shards import FileFacts, ShardWriter, batches, give_up, put_in_place, sha256, temporary_name
-from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice
+from duplexdata.rng import stable_hash
+from duplexdata.shards import ShardWriter, batches
+from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice, takes_seed
+from duplexdata.speech.gate import SEED_BITS, Tally
+from duplexdata.stages.negatives import NegativeWriter, Patch, read_negatives
 from duplexdata.stages.plan import Plan
+from duplexdata.stages.recast import recast
 from duplexdata.stages.scripts import read_scripts
 from duplexdata.stages.statistics import Statistics
 from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
 from duplexdata.timeline import Cut, Take, plan_cut, schedule, with_word_times
 from duplexdata.units import Grid, to_samples
+from duplexdata.voices.bank import BankVoice
 from duplexdata.windows import windows
 
 Int16 = npt.NDArray[np.int16]
 _WINDOW = 16
 """Conversations in memory at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """What a negative's assistant channel has where it differs from the positive's: `samples` from `start` on."""
-
-    start: int
-    samples: Int16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +105,20 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     dropped: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     statistics = Statistics()
+    tally = Tally()
     asked = 0
-    voices = {v.id: v.voice for v in plan.bank}
-    synthesizer = make_synthesizer(config.speech)
+    cast = Cast({v.id: v.voice for v in plan.bank}, partial(plan.bank.users_of, shard.split))
+    synthesizer = make_synthesizer(config, tally)
     try:
         with (
             ShardWriter(path, "conversations", row_group_rows=config.shards.row_group_rows) as writer,
-            _NegativeWriter(negatives_path) as negatives,
+            NegativeWriter(negatives_path) as negatives,
         ):
             pending_bytes = 0
             for scripts in windows(read_scripts(plan, shard), _WINDOW):
                 asked += len(scripts)
                 rows: list[Rendered] = []
-                for result in perform(scripts, synthesizer, voices, config):
+                for result in perform(scripts, synthesizer, cast, config, tally):
                     if isinstance(result, ScriptError):
                         dropped[result.reason] += 1
                         continue
@@ -133,7 +130,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
                 if rows:
                     provenance = [_provenance(plan, r.conversation, synthesizer.name) for r in rows]
                     writer.write(conversation_columns([r.conversation for r in rows], sound, provenance))
-                    negatives.write(rows)
+                    negatives.write([(r.conversation.id, r.negative, r.patch) for r in rows])
                 pending_bytes += sum(len(s) for s in sound if s)
                 if pending_bytes > config.shards.row_group_bytes:
                     writer.flush()
@@ -144,19 +141,68 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     finally:
         synthesizer.close()
     counts = Counts("speech", asked, made, dict(sorted(dropped.items())))
-    facts = {"statistics": statistics.as_dict(), "left_out": dict(sorted(left_out.items()))}
+    facts = {
+        "statistics": statistics.as_dict(),
+        "left_out": dict(sorted(left_out.items())),
+        "quality": tally.as_dict(),
+    }
     write_marker(plan.store, marker_path(plan, shard), Marker(plan.speech, files, (counts,), facts))
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """
+    Attributes:
+        voices: all of the bank, by id.
+        users_of: those of the shard's split that speak a language.
+    """
+
+    voices: Mapping[str, Voice]
+    users_of: Callable[[str], Sequence[BankVoice]]
+
+    def users(self, language: str) -> list[str]:
+        return [v.id for v in self.users_of(language)]
 
 
 @dataclass(slots=True)
 class _Performance:
-    """A conversation in the making. Once it has failed, it is left alone."""
+    """A conversation in the making. Once it has failed, it is left alone, or cast again.
+
+    Attributes:
+        refused: the voice that `failed`, where it was one; given_up: those before it.
+    """
 
     script: Script
     recordings: dict[int, Recording] = field(default_factory=dict)
     cuts: dict[int, Cut] = field(default_factory=dict)
     failed: ScriptError | None = None
     became: str | None = None
+    refused: str | None = None
+    given_up: list[str] = field(default_factory=list)
+
+    def keep(self, index: int, speech: Speech | SynthesisError, config: Config) -> None:
+        """Add a recording; the first that cannot be made is why the conversation fails."""
+        utterance = self.script.utterances[index]
+        try:
+            self.recordings[index] = _record(speech, utterance, config)
+        except ScriptError as error:
+            if self.failed is None:
+                self.failed = error
+                self.refused = utterance.voice if isinstance(speech, UtteranceRejected) else None
+
+    def recast(self, cast: Cast, seed: int) -> bool:
+        """Go on with another voice in place of the refused one, if there is one."""
+        if self.refused is None:
+            return False
+        script = recast(self.script, self.refused, cast.users(self.script.language), self.given_up, seed)
+        if script is None:
+            return False
+        for i, (old, new) in enumerate(zip(self.script.utterances, script.utterances, strict=True)):
+            if old.voice != new.voice:
+                self.recordings.pop(i, None)
+        self.given_up.append(self.refused)
+        self.script, self.failed, self.refused = script, None, None
+        return True
 
     def attempt(self, step: Callable[[_Performance], None]) -> None:
         if self.failed is None:
@@ -167,20 +213,30 @@ class _Performance:
 
 
 def perform(
-    scripts: Sequence[Script], synthesizer: Synthesizer, voices: Mapping[str, Voice], config: Config
+    scripts: Sequence[Script], synthesizer: Synthesizer, cast: Cast, config: Config, tally: Tally | None = None
 ) -> Iterator[tuple[Rendered, tuple[str, ...]] | ScriptError]:
     """Speak, schedule and render some scripts, in order. One that fails gives its error.
 
-    Two rounds: what a resumption says depends on how far the reply got, so it is synthesized last.
+    Two rounds: what a resumption says depends on how far the reply got, so it is synthesized last. (The assistant
+    says it, who is never cast again.)
+
+    Args:
+        tally: counts the conversations that are cast again.
 
     Yields: the rendered conversation, and what was left out of it.
     """
     performances = [_Performance(script) for script in scripts]
-    _record_all(performances, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, voices, config)
+    _record_all(performances, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, cast, config)
+    recasts = config.quality.recasts if config.quality.on_failure == "another_voice" else 0
+    for _ in range(recasts):
+        again = [p for p in performances if p.recast(cast, config.seed)]
+        if tally is not None:
+            tally.recast.update(p.given_up[-1] for p in again)
+        _record_all(again, lambda u: u.kind is not Kind.RESUMPTION, synthesizer, cast, config)
     for p in performances:
         p.attempt(lambda p: _plan_cuts_or_none(p, config))
         p.attempt(_resume)
-    _record_all(performances, lambda u: u.kind is Kind.RESUMPTION, synthesizer, voices, config)
+    _record_all(performances, lambda u: u.kind is Kind.RESUMPTION, synthesizer, cast, config)
     for p in performances:
         if p.failed is not None:
             yield p.failed
@@ -193,25 +249,33 @@ def _record_all(
     performances: Sequence[_Performance],
     wanted: Callable[[Utterance], bool],
     synthesizer: Synthesizer,
-    voices: Mapping[str, Voice],
+    cast: Cast,
     config: Config,
 ) -> None:
-    """Add recordings of the wanted utterances."""
-    jobs = [(p, i) for p in performances if p.failed is None for i, u in enumerate(p.script.utterances) if wanted(u)]
-    requests = (_request(p.script, p.script.utterances[i], voices) for p, i in jobs)
+    """Add recordings of the wanted utterances that have none."""
+    jobs = [
+        (p, i)
+        for p in performances
+        if p.failed is None
+        for i, u in enumerate(p.script.utterances)
+        if i not in p.recordings and wanted(u)
+    ]
+    seeded = takes_seed(synthesizer)
+    requests = (_request(p.script, i, cast.voices, config.seed if seeded else None) for p, i in jobs)
     for (performance, i), speech in zip(jobs, synthesizer.synthesize_many(requests), strict=True):
-
-        def keep(p: _Performance, i: int = i, speech: Speech | SynthesisError = speech) -> None:
-            p.recordings[i] = _record(speech, p.script.utterances[i], config)
-
-        performance.attempt(keep)
+        performance.keep(i, speech, config)
 
 
-def _request(script: Script, utterance: Utterance, voices: Mapping[str, Voice]) -> SpeechRequest:
-    return SpeechRequest(utterance.text, voices[utterance.voice], script.language)
+def _request(script: Script, index: int, voices: Mapping[str, Voice], seed: int | None) -> SpeechRequest:
+    """`seed` None: of an engine that takes none; then equal words are an equal request."""
+    u = script.utterances[index]
+    own = 0 if seed is None else stable_hash(seed, script.id, index, bits=SEED_BITS)
+    return SpeechRequest(u.text, voices[u.voice], script.language, own)
 
 
 def _record(speech: Speech | SynthesisError, utterance: Utterance, config: Config) -> Recording:
+    if isinstance(speech, UtteranceRejected):
+        raise ScriptError(f"rejected_{speech.reason}", str(speech))
     if isinstance(speech, SynthesisError):
         raise ScriptError("synthesis_failed", str(speech))
     if not config.has_sound:
@@ -298,70 +362,15 @@ def _provenance(plan: Plan, conversation: Conversation, synthesizer: str) -> Pro
     )
 
 
-# -- what negatives add, kept until their tokens are made
-
-_NEGATIVES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("kind", pa.string()),
-        ("utterance", pa.int32()),
-        ("positive", pa.int64()),
-        ("negative", pa.int64()),
-        ("start", pa.int64()),
-        ("flac", pa.binary()),
-    ]
-)
-
-
-class _NegativeWriter:
-    def __init__(self, path: Path) -> None:
-        self._path, self._temporary = path, temporary_name(path)
-        self._rows = 0
-        self._writer = pq.ParquetWriter(self._temporary, _NEGATIVES, compression="none")
-
-    def write(self, rows: Sequence[Rendered]) -> None:
-        columns = {
-            "id": [r.conversation.id for r in rows],
-            "kind": [r.negative.kind for r in rows],
-            "utterance": [r.negative.utterance for r in rows],
-            "positive": [r.negative.positive for r in rows],
-            "negative": [r.negative.negative for r in rows],
-            "start": [r.patch.start for r in rows],
-            "flac": [to_flac(r.patch.samples) if len(r.patch.samples) else b"" for r in rows],
-        }
-        self._writer.write_table(pa.table(columns, schema=_NEGATIVES))
-        self._rows += len(rows)
-
-    def close(self) -> FileFacts:
-        self._writer.close()
-        facts = FileFacts(self._rows, self._temporary.stat().st_size, sha256(self._temporary))
-        put_in_place(self._temporary, self._path)
-        return facts
-
-    def __enter__(self) -> _NegativeWriter:
-        return self
-
-    def __exit__(self, kind: object, error: object, tb: object) -> None:
-        if kind is not None:
-            give_up(self._writer, self._temporary)
-
-
 def reading(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     """What `speaking` handed on, read back."""
     at_hand(plan.store, marker_path(plan, shard), plan.speech)
-    negatives = (row for batch in batches(_negatives_path(plan, shard), None, _WINDOW) for row in batch.to_pylist())
+    negatives = read_negatives(_negatives_path(plan, shard))
     path = conversations_path(plan, shard)
     for batch in batches(path, None, _WINDOW):
         sound = batch.column("audio").to_pylist()
         for conversation, audio in zip(conversations_from(batch), sound, strict=True):
-            row = next(negatives, None)
-            if row is None or row["id"] != conversation.id:
+            id_, negative, patch = next(negatives, ("", None, None))
+            if negative is None or patch is None or id_ != conversation.id:
                 raise ShardError(f"{path}: its negatives are another run's; remove both and run the build again")
-            negative = Negative(row["kind"], row["utterance"], row["positive"], row["negative"])
-            samples = from_flac(row["flac"]) if row["flac"] else np.zeros(0, np.int16)
-            yield Rendered(
-                conversation,
-                negative,
-                None if audio is None else from_flac(audio["bytes"]),
-                Patch(row["start"], samples),
-            )
+            yield Rendered(conversation, negative, None if audio is None else from_flac(audio["bytes"]), patch)

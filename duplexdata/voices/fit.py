@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from duplexdata.backends import make_synthesizer
+from duplexdata.backends import make_backend
 from duplexdata.config import Config
 from duplexdata.errors import ConfigError, SynthesisError
 from duplexdata.speech.base import SpeechRequest
@@ -65,7 +65,7 @@ def _check_backend(config: Config, bank: VoiceBank) -> None:
 def _try_voices(config: Config, bank: VoiceBank) -> None:
     """A name that espeak-ng does not know would cost every conversation of that voice."""
     requests = [SpeechRequest("yes", v.voice) for v in bank]
-    synthesizer = make_synthesizer(config.speech)
+    synthesizer = make_backend(config.speech)
     try:
         for request, result in zip(requests, synthesizer.synthesize_many(requests), strict=True):
             if isinstance(result, SynthesisError):

@@ -47,8 +47,9 @@ from duplexdata.dialogue import Channel, Kind, Scenario
 from duplexdata.records import Provenance, conversation_columns
 from duplexdata.shards import ShardWriter
 from duplexdata.stages import encode as stage
+from duplexdata.stages.negatives import NegativeWriter, Patch
 from duplexdata.stages.plan import Plan, make_plan
-from duplexdata.stages.speak import Patch, Rendered, _negatives_path, _NegativeWriter, conversations_path, reading
+from duplexdata.stages.speak import Rendered, _negatives_path, conversations_path, reading
 from duplexdata.stages.work import Shard
 from duplexdata.storage import Store
 from duplexdata.windows import windows
@@ -271,14 +272,14 @@ def write_shard(plan: Plan, shard: Shard) -> float:
     path = conversations_path(plan, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     n_samples = 0
-    with ShardWriter(path, "conversations") as writer, _NegativeWriter(_negatives_path(plan, shard)) as negatives:
+    with ShardWriter(path, "conversations") as writer, NegativeWriter(_negatives_path(plan, shard)) as negatives:
         for numbers in windows(range(shard.slots), 16):
             rows = [random_conversation(number, noise) for number in numbers]
             sound = [to_flac(row.audio) for row in rows if row.audio is not None]
             provenance = [Provenance("-", "noise", "-", "-", "-")] * len(rows)
             writer.write(conversation_columns([row.conversation for row in rows], sound, provenance))
             writer.flush()
-            negatives.write(rows)
+            negatives.write([(row.conversation.id, row.negative, row.patch) for row in rows])
             n_samples += 3 * sum(row.conversation.n_samples for row in rows)
         writer.close()
         negatives.close()

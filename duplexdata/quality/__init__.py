@@ -1,0 +1,1 @@
+"""What is wrong with a synthesized utterance: samples and text in, faults out. No files, no models."""
