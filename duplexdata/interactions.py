@@ -13,7 +13,7 @@ import numpy as np
 
 from duplexdata.banks import Banks
 from duplexdata.config import MixConfig, TimingConfig
-from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Scenario, Script, Utterance
+from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Scenario, Script, Turn, Utterance
 from duplexdata.errors import ScriptError
 from duplexdata.rng import rng_for, stable_hash
 from duplexdata.spoken import sentences
@@ -54,9 +54,41 @@ class Material:
     cast: Cast
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A line that a template wrote, and that a language model may write better.
+
+    Attributes:
+        kind: what it is: "termination", "regeneration", "reset", "back_on_topic", "interweaving" or "distractor".
+        utterance: index of the user's utterance. What the assistant says to it comes behind it.
+        request: which part of it a dialogue gave, behind the transition; its writer.
+        earlier: of an interweaving: indices of what was said about the topic before.
+        overheard: of a distractor: its kind in the phrase bank.
+    """
+
+    kind: str
+    utterance: int
+    request: Turn | None = None
+    earlier: tuple[int, ...] = ()
+    overheard: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A script as templates and the corpus give it, and its drafts in order."""
+
+    script: Script
+    drafts: tuple[Draft, ...]
+
+
 def interruptible(text: str, language: str, timing: TimingConfig) -> bool:
     """Whether a reply is long enough to be barged into and still to stop late in the negative."""
-    return nominal_seconds(text, language) >= timing.late_delay_sec[1] + _SURE_SEC
+    return nominal_seconds(text, language) >= least_interruptible_sec(timing)
+
+
+def least_interruptible_sec(timing: TimingConfig) -> float:
+    """Nominal seconds from which a reply is `interruptible`."""
+    return timing.late_delay_sec[1] + _SURE_SEC
 
 
 def dialogues_needed(scenario: Scenario, rng: np.random.Generator) -> int:
@@ -79,7 +111,7 @@ def can_lend(scenario: Scenario, dialogue: Dialogue, timing: TimingConfig) -> bo
     """Whether another conversation of this kind can borrow from `dialogue`: a reset cuts its first reply."""
     if scenario is not Scenario.DIALOGUE_RESET:
         return True
-    return interruptible(_exchanges(dialogue)[0][1], dialogue.language, timing)
+    return interruptible(_exchanges(dialogue)[0][1].text, dialogue.language, timing)
 
 
 def plan_script(
@@ -90,12 +122,19 @@ def plan_script(
     Args:
         repeat: how often the same dialogue has been made into the same scenario before (its id depends on it).
     """
+    return plan_drafts(asked, material, repeat=repeat, mix=mix, timing=timing, seed=seed).script
+
+
+def plan_drafts(
+    asked: Scenario, material: Material, *, repeat: int, mix: MixConfig, timing: TimingConfig, seed: int
+) -> Planned:
+    """The same script as `plan_script` gives, and what in it may be written better."""
     scenario = _possible(asked, material, timing)
     own = material.dialogues[0]
     key = stable_hash(own.id, scenario, seed, repeat)
     id_ = f"{scenario.value.replace('_', '-')}-{key:016x}"
     rng = rng_for(seed, id_, "script")
-    utterances = _SCENARIOS[scenario](material, timing, rng)
+    talk = _SCENARIOS[scenario](material, timing, rng)
     script = Script(
         id=id_,
         source=own.source,
@@ -106,9 +145,10 @@ def plan_script(
         licence=" AND ".join(sorted({d.licence for d in _used(scenario, material)})),
         user_voice=material.cast.user,
         assistant_voice=material.cast.assistant,
-        utterances=tuple(utterances),
+        utterances=tuple(talk.utterances),
     )
-    return _lay_over(_with_pause(script, mix, timing, seed), material, mix, seed)
+    script, overlays = _lay_over(_with_pause(script, mix, timing, seed), material, mix, seed)
+    return Planned(script, (*talk.drafts, *overlays))
 
 
 def resume(script: Script, index: int, words_begun: int) -> Script:
@@ -122,7 +162,7 @@ def resume(script: Script, index: int, words_begun: int) -> Script:
     assert resumption.resumes is not None
     reply = script.utterances[resumption.resumes].text
     rest = rest_from_sentence(reply, words_begun, script.language)
-    text = _join(resumption.text, rest, script.language)
+    text = join(resumption.text, rest, script.language)
     done = (*script.utterances[:index], replace(resumption, text=text), *script.utterances[index + 1 :])
     return replace(script, utterances=done)
 
@@ -174,54 +214,57 @@ def rest_from_sentence(text: str, words_begun: int, language: str) -> str:
 # -- one function per scenario: material -> utterances
 
 
-def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
     talk = _Talk(material.cast)
     talk.exchanges(material.dialogues[0])
-    return talk.utterances
+    return talk
 
 
-def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
     """The dialogues' exchanges shuffled, the order inside each kept."""
     left = [_exchanges(d)[:MOST_PER_TOPIC] for d in material.dialogues]
     order = rng.permutation([n for n, exchanges in enumerate(left) for _ in exchanges])
     talk = _Talk(material.cast)
-    seen: set[int] = set()
+    said: dict[int, list[int]] = {}
     last = -1
     for n in map(int, order):
         query, reply = left[n].pop(0)
-        writer = "corpus"
-        if n in seen and n != last and material.banks is not None:
+        bridge = ""
+        if n in said and n != last and material.banks is not None:
             bridge = material.banks.transition("topic_interweaving", rng)
-            query, writer = _join(bridge, query, material.banks.language), "template+corpus" if bridge else "corpus"
-        talk.ask(query, writer)
-        talk.answer(reply, "corpus")
-        seen.add(n)
+        if bridge:
+            talk.draft("interweaving", query, earlier=tuple(said[n]))
+        talk.ask(_behind(bridge, query, material.dialogues[0].language))
+        talk.answer(reply)
+        said.setdefault(n, []).extend((len(talk.utterances) - 2, len(talk.utterances) - 1))
         last = n
-    return talk.utterances
+    return talk
 
 
-def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
     """The conversation ends with the request: the assistant stops and says nothing more."""
     target = _pick_reply(material.dialogues[0], timing, rng)
     talk = _Talk(material.cast)
     talk.exchanges(material.dialogues[0], upto=target + 1)
-    talk.interrupt(_banks(material).transition("generation_termination", rng), "template")
-    return talk.utterances
+    talk.draft("termination")
+    talk.interrupt(_template(_banks(material).transition("generation_termination", rng)))
+    return talk
 
 
-def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
     """Asked for the same again, the assistant starts its reply over; then the dialogue goes on."""
     own = material.dialogues[0]
     target = _pick_reply(own, timing, rng)
     talk = _Talk(material.cast)
     talk.exchanges(own, upto=target + 1)
-    talk.interrupt(_banks(material).transition("regeneration", rng), "template")
-    talk.answer(_exchanges(own)[target][1], "corpus")
+    talk.draft("regeneration")
+    talk.interrupt(_template(_banks(material).transition("regeneration", rng)))
+    talk.answer(_exchanges(own)[target][1])
     talk.exchanges(own, since=target + 1)
-    return talk.utterances
+    return talk
 
 
-def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
     """Each dialogue but the last is cut in a reply; the next one's opening comes behind a transition."""
     talk = _Talk(material.cast)
     banks = _banks(material)
@@ -230,13 +273,14 @@ def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Gen
     for dialogue in others:
         query, reply = _exchanges(dialogue)[0]
         transition = banks.transition("dialogue_reset", rng)
-        writer = "template+corpus" if transition else "corpus"
-        talk.interrupt(_join(transition, query, banks.language), writer)
-        talk.answer(reply, "corpus")
-    return talk.utterances
+        if transition:
+            talk.draft("reset", query)
+        talk.interrupt(_behind(transition, query, banks.language))
+        talk.answer(reply)
+    return talk
 
 
-def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
     """A side question mid-reply, its answer, and the rest of the reply; then the dialogue goes on."""
     own, other = material.dialogues[:2]
     banks = _banks(material)
@@ -245,15 +289,16 @@ def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Gene
     talk.exchanges(own, upto=target + 1)
     resumed = len(talk.utterances) - 1
     query, reply = _exchanges(other)[0]  # a later one may need what came before it
-    talk.interrupt(_join(banks.transition("back_on_topic", rng), query, banks.language), "template+corpus")
+    talk.draft("back_on_topic")
+    talk.interrupt(_behind(banks.transition("back_on_topic", rng), query, banks.language))
     # A side question gets a short answer: the reply's first sentence.
-    talk.answer(sentences(reply, own.language)[0], "corpus")
-    talk.resume(banks.transition("resumption", rng), resumed, "template+corpus")
+    talk.answer(replace(reply, text=sentences(reply.text, own.language)[0]))
+    talk.resume(banks.transition("resumption", rng), resumed)
     talk.exchanges(own, since=target + 1)
-    return talk.utterances
+    return talk
 
 
-_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], list[Utterance]]] = {
+_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], _Talk]] = {
     Scenario.UNINTERRUPTED: _uninterrupted,
     Scenario.TOPIC_INTERWEAVING: _topic_interweaving,
     Scenario.GENERATION_TERMINATION: _generation_termination,
@@ -264,34 +309,50 @@ _SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Genera
 
 
 class _Talk:
-    """Utterances in the making; keeps the indices that later ones refer to."""
+    """Utterances in the making; keeps the indices that later ones refer to, and notes which of them are drafts."""
 
     def __init__(self, cast: Cast) -> None:
         self._cast = cast
         self.utterances: list[Utterance] = []
+        self.drafts: list[Draft] = []
 
-    def _add(self, channel: Channel, kind: Kind, text: str, writer: str, **links: int | None) -> None:
+    def _add(self, channel: Channel, kind: Kind, turn: Turn, **links: int | None) -> None:
         voice = self._cast.user if channel is Channel.USER else self._cast.assistant
-        self.utterances.append(Utterance(channel, kind, text, writer, voice, **links))  # type: ignore[arg-type]
+        self.utterances.append(Utterance(channel, kind, turn.text, turn.writer, voice, **links))  # type: ignore[arg-type]
 
-    def ask(self, text: str, writer: str) -> None:
-        self._add(Channel.USER, Kind.QUERY, text, writer)
+    def draft(self, kind: str, request: Turn | None = None, earlier: tuple[int, ...] = ()) -> None:
+        """The next utterance is one."""
+        self.drafts.append(Draft(kind, len(self.utterances), request, earlier))
 
-    def answer(self, text: str, writer: str) -> None:
+    def ask(self, turn: Turn) -> None:
+        self._add(Channel.USER, Kind.QUERY, turn)
+
+    def answer(self, turn: Turn) -> None:
         asked = max(i for i, u in enumerate(self.utterances) if u.channel is Channel.USER)
-        self._add(Channel.ASSISTANT, Kind.REPLY, text, writer, replies_to=asked)
+        self._add(Channel.ASSISTANT, Kind.REPLY, turn, replies_to=asked)
 
-    def interrupt(self, text: str, writer: str) -> None:
+    def interrupt(self, turn: Turn) -> None:
         """Barge into the reply said last."""
-        self._add(Channel.USER, Kind.INTERRUPTION, text, writer, interrupts=len(self.utterances) - 1)
+        self._add(Channel.USER, Kind.INTERRUPTION, turn, interrupts=len(self.utterances) - 1)
 
-    def resume(self, transition: str, reply: int, writer: str) -> None:
-        self._add(Channel.ASSISTANT, Kind.RESUMPTION, transition, writer, resumes=reply)
+    def resume(self, transition: str, reply: int) -> None:
+        rest = Turn(Channel.ASSISTANT, transition, f"template+{self.utterances[reply].writer}")
+        self._add(Channel.ASSISTANT, Kind.RESUMPTION, rest, resumes=reply)
 
     def exchanges(self, dialogue: Dialogue, since: int = 0, upto: int | None = None) -> None:
         for query, reply in _exchanges(dialogue)[since:upto]:
-            self.ask(query, "corpus")
-            self.answer(reply, "corpus")
+            self.ask(query)
+            self.answer(reply)
+
+
+def _template(text: str) -> Turn:
+    return Turn(Channel.USER, text, "template")
+
+
+def _behind(transition: str, turn: Turn, language: str) -> Turn:
+    """The user's turn behind a transition, which may be empty."""
+    writer = f"template+{turn.writer}" if transition else turn.writer
+    return Turn(turn.channel, join(transition, turn.text, language), writer)
 
 
 # -- what is laid over
@@ -319,11 +380,12 @@ def _clause_ends(text: str) -> list[int]:
     ]
 
 
-def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> Script:
+def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> tuple[Script, tuple[Draft, ...]]:
     """Distractors and backchannels, behind the utterances that make the timeline."""
     if material.banks is None:
-        return script
+        return script, ()
     rng = rng_for(seed, script.id, "overlays")
+    drafts: tuple[Draft, ...] = ()
     replies = [i for i, u in enumerate(script.utterances) if u.channel is Channel.ASSISTANT]
     over: list[Utterance] = []
     draws = rng.random(3)
@@ -333,6 +395,7 @@ def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> 
         found = material.banks.distractor(context, rng)
         # Only what somebody else is heard to say has another voice: the rest is the user's own, said elsewhere.
         voice = material.cast.bystander if found.kind in OTHERS_SPEAK else material.cast.user
+        drafts = (Draft("distractor", len(script.utterances), overheard=found.kind),)
         over.append(_overlay(Kind.DISTRACTOR, found.text, voice, where))
     # One overlay per reply, so that each finds room.
     free = [i for i in replies if i not in {u.over for u in over}]
@@ -340,7 +403,7 @@ def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> 
         where = free[int(rng.integers(len(free)))]
         text = material.banks.backchannels[int(rng.integers(len(material.banks.backchannels)))]
         over.append(_overlay(Kind.BACKCHANNEL, text, material.cast.user, where))
-    return replace(script, utterances=(*script.utterances, *over))
+    return replace(script, utterances=(*script.utterances, *over)), drafts
 
 
 def _overlay(kind: Kind, text: str, voice: str, over: int | None) -> Utterance:
@@ -350,13 +413,12 @@ def _overlay(kind: Kind, text: str, voice: str, over: int | None) -> Utterance:
 # -- small helpers
 
 
-def _exchanges(dialogue: Dialogue) -> list[tuple[str, str]]:
-    texts = [t.text for t in dialogue.turns]
-    return list(zip(texts[::2], texts[1::2], strict=False))
+def _exchanges(dialogue: Dialogue) -> list[tuple[Turn, Turn]]:
+    return list(zip(dialogue.turns[::2], dialogue.turns[1::2], strict=False))
 
 
 def _long_replies(dialogue: Dialogue, timing: TimingConfig) -> list[int]:
-    return [n for n, (_, r) in enumerate(_exchanges(dialogue)) if interruptible(r, dialogue.language, timing)]
+    return [n for n, (_, r) in enumerate(_exchanges(dialogue)) if interruptible(r.text, dialogue.language, timing)]
 
 
 def _pick_reply(dialogue: Dialogue, timing: TimingConfig, rng: np.random.Generator) -> int:
@@ -377,7 +439,7 @@ def _possible(asked: Scenario, material: Material, timing: TimingConfig) -> Scen
     if len(material.dialogues) < enough.get(asked, 1):
         return Scenario.UNINTERRUPTED
     if asked is Scenario.DIALOGUE_RESET and not all(
-        interruptible(_exchanges(d)[0][1], d.language, timing) for d in material.dialogues[1:-1]
+        interruptible(_exchanges(d)[0][1].text, d.language, timing) for d in material.dialogues[1:-1]
     ):
         return Scenario.UNINTERRUPTED
     return asked
@@ -398,7 +460,7 @@ def _banks(material: Material) -> Banks:
     return material.banks
 
 
-def _join(first: str, second: str, language: str) -> str:
+def join(first: str, second: str, language: str) -> str:
     """Two phrases as one text; behind a comma the second goes on in lower case, but for "I" and names."""
     if not first or not second:
         return first or second

@@ -24,7 +24,7 @@ from duplexdata.writer.requests import (
 )
 from duplexdata.writer.types import Fault
 
-_SLACK_SEC = 0.5
+SLACK_SEC = 0.5
 """Beyond a limit by this much is still taken: nominal seconds are an estimate."""
 _NO_LIMIT_SEC = 600.0
 
@@ -34,8 +34,9 @@ _ASIDE = re.compile(r"[()（）【】]")
 _LONG_NUMBER = re.compile(r"\d{8,}")
 _EMOJI = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]")
 _META = re.compile(
-    r"^(?:sure|certainly|of course|okay|absolutely)?[,!.]?\s*(?:here(?:'s| is| are)|below is|this is) (?:the|a|an|my|your|one) "
-    r"(?:\w+ ){0,3}(?:rewrit\w*|version|conversation|dialogue|sentence|bridge|distractor|transition|request|question|reply|response)\b"
+    r"^(?:sure|certainly|of course|okay|absolutely)?[,!.]?\s*(?:here(?:'s| is| are)|below is|this is) "
+    r"(?:the|a|an|my|your|one) (?:\w+ ){0,3}(?:rewrit\w*|version|conversation|dialogue|sentence|bridge|distractor|"
+    r"transition|request|question|reply|response)\b"
     r"|\b(?:the user says|the user said|the assistant says|the assistant said|as requested|rewritten)\b|\bjson\b"
     r"|^(?:user|assistant|text|bridge|question|answer|用户|助手|文本|回答|问题)\s*[:：]",
     re.IGNORECASE,
@@ -43,7 +44,8 @@ _META = re.compile(
 _REFUSAL = re.compile(
     r"\bas an? (?:ai|artificial|language model|large language)\b|\bi(?:'m| am) (?:just )?an? (?:ai|language model)\b|"
     r"\bi(?:'m| am) (?:sorry|afraid),? (?:but )?i (?:can't|cannot|can not|am unable|won't)\b|"
-    r"\bi (?:can't|cannot|am unable to|won't) (?:help|assist|comply|do that|fulfil|fulfill|provide|create|write|continue)\b|"
+    r"\bi (?:can't|cannot|am unable to|won't) "
+    r"(?:help|assist|comply|do that|fulfil|fulfill|provide|create|write|continue)\b|"
     r"作为(?:一个)?(?:人工智能|AI|语言模型)|(?:抱歉|对不起)，?我(?:无法|不能)",
     re.IGNORECASE,
 )
@@ -100,51 +102,56 @@ def as_said(text: str, language: str) -> str:
 def speech_fault(text: str, slot: Slot, what: str = "the text") -> Fault | None:
     """What keeps any text from being spoken as it is."""
     if not any(map(str.isalnum, text)):
-        return Fault("empty", f"{what} is empty; write what is said")
+        return _fault("empty", f"{what} is empty; write what is said")
     if fault := _layout_fault(text, what):
         return fault
     if found := _REFUSAL.search(text):
-        return Fault("refusal", f'{what} says "{found[0]}"; write only what is said in the conversation')
+        return _fault("refusal", f'{what} says "{found[0]}"; write only what is said in the conversation')
     if found := _META.search(text):
-        return Fault("about_itself", f'{what} speaks about the task ("{found[0]}"); write only what is said')
+        return _fault("about_itself", f'{what} speaks about the task ("{found[0]}"); write only what is said')
     if not in_language(text, slot.language):
-        return Fault("wrong_language", f"{what} is not in the language asked for")
+        return _fault("wrong_language", f"{what} is not in the language asked for")
     if slot.instructions and shared_run(text, slot.instructions) >= _limit(_COPIED_WORDS, slot.language):
-        return Fault("copies_instructions", f"{what} repeats the instructions; write only what is said")
+        return _fault("copies_instructions", f"{what} repeats the instructions; write only what is said")
     try:
         said = as_said(text, slot.language)
     except Unspeakable as error:
-        return Fault("not_speakable", f"{what} cannot be said ({error.reason}); write plain spoken sentences")
+        return _fault("not_speakable", f"{what} cannot be said ({error.reason}); write plain spoken sentences")
     return _length_fault(said, slot, what)
 
 
 def _layout_fault(text: str, what: str) -> Fault | None:
     stripped = text.strip()
     if "\n" in stripped:
-        return Fault("not_speakable", f"{what} has several lines; write one line of plain sentences")
+        return _fault("not_speakable", f"{what} has several lines; write one line of plain sentences")
     if found := _LINK.search(text):
-        return Fault("not_speakable", f'{what} holds a link or an address ("{found[0]}"); leave it out')
+        return _fault("not_speakable", f'{what} holds a link or an address ("{found[0]}"); leave it out')
     if found := _LIST_MARK.match(stripped):
-        return Fault("not_speakable", f'{what} begins with the list mark "{found[0].strip()}"; write plain sentences')
+        return _fault("not_speakable", f'{what} begins with the list mark "{found[0].strip()}"; write plain sentences')
     if marks := sorted(UNSAYABLE & set(text)):
-        return Fault("not_speakable", f"{what} holds {' '.join(marks)}; write plain sentences without markup or code")
+        return _fault("not_speakable", f"{what} holds {' '.join(marks)}; write plain sentences without markup or code")
     if found := _ASIDE.search(text):
-        return Fault("not_speakable", f"{what} holds {found[0]}; write it without brackets or stage directions")
+        return _fault("not_speakable", f"{what} holds {found[0]}; write it without brackets or stage directions")
     if found := _EMOJI.search(text):
-        return Fault("not_speakable", f"{what} holds the sign {found[0]}; write words only")
+        return _fault("not_speakable", f"{what} holds the sign {found[0]}; write words only")
     if found := _LONG_NUMBER.search(text):
-        return Fault("not_speakable", f"{what} holds the number {found[0][:12]}; write numbers as they are said")
+        return _fault("not_speakable", f"{what} holds the number {found[0][:12]}; write numbers as they are said")
     return None
 
 
 def _length_fault(said: str, slot: Slot, what: str) -> Fault | None:
     seconds = nominal_seconds(said, slot.language)
     wanted = f"{slot.least_sec:.1f} to {slot.most_sec:.1f} seconds are wanted"
-    if seconds > slot.most_sec + _SLACK_SEC:
-        return Fault("too_long", f"{what} takes about {seconds:.1f} seconds to say, {wanted}; make it shorter")
-    if seconds < slot.least_sec - _SLACK_SEC:
-        return Fault("too_short", f"{what} takes about {seconds:.1f} seconds to say, {wanted}; make it longer")
+    if seconds > slot.most_sec + SLACK_SEC:
+        return _fault("too_long", f"{what} takes about {seconds:.1f} seconds to say, {wanted}; make it shorter")
+    if seconds < slot.least_sec - SLACK_SEC:
+        return _fault("too_short", f"{what} takes about {seconds:.1f} seconds to say, {wanted}; make it longer")
     return None
+
+
+def _fault(reason: str, what: str) -> Fault:
+    """`what` as a sentence."""
+    return Fault(reason, f"{what[:1].upper()}{what[1:]}.")
 
 
 def _limit(table: dict[str, int], language: str) -> int:
@@ -166,11 +173,11 @@ def distractor_fault(text: str, said_to: str, kind: str, heard: Sequence[str], s
     if fault := speech_fault(text, slot):
         return fault
     if addresses_assistant(said_to):
-        return Fault("asks_assistant", "it is said to the assistant; it must be said to somebody else")
+        return _fault("asks_assistant", "it is said to the assistant; it must be said to somebody else")
     if found := request_in(text, kind, slot.language):
-        return Fault("asks_assistant", f"{found}; nothing in it may be a question or a request to the assistant")
+        return _fault("asks_assistant", f"{found}; nothing in it may be a question or a request to the assistant")
     if _takes_over(text, heard, slot.language):
-        return Fault("copies_source", "the text repeats words of the conversation; write words of its own")
+        return _fault("copies_source", "the text repeats words of the conversation; write words of its own")
     return None
 
 
@@ -178,9 +185,9 @@ def termination_fault(text: str, slot: Slot) -> Fault | None:
     if fault := speech_fault(text, slot):
         return fault
     if task := new_task_in(text, slot.language):
-        return Fault("asks_more", f'the text asks for something else ("{task}"); it may only ask for silence')
+        return _fault("asks_more", f'the text asks for something else ("{task}"); it may only ask for silence')
     if not asks_for_silence(text, slot.language):
-        return Fault("no_termination", "the text does not make clear that the assistant is to stop talking")
+        return _fault("no_termination", "the text does not make clear that the assistant is to stop talking")
     return None
 
 
@@ -194,11 +201,13 @@ def regeneration_fault(
     language = request_slot.language
     topic = content(asked, language) | content(old_answer, language)
     if not asks_again(request, language) and topic and not content(request, language) & topic:
-        return Fault("off_topic", "the request has nothing to do with what was asked before; stay with the topic")
+        return _fault("off_topic", "the request has nothing to do with what was asked before; stay with the topic")
     if same_text(answer, old_answer) or same_text(answer, asked) or same_text(answer, request):
-        return Fault("same_answer", "the answer is the one that was cut, or the request; give a new one in other words")
+        return _fault(
+            "same_answer", "the answer is the one that was cut, or the request; give a new one in other words"
+        )
     if content(answer, language) and not content(answer, language) & (topic | content(request, language)):
-        return Fault("off_topic", "the answer has nothing to do with the request; answer the request")
+        return _fault("off_topic", "the answer has nothing to do with the request; answer the request")
     return None
 
 
@@ -217,9 +226,9 @@ def reset_fault(text: str, new_request: str, slot: Slot) -> Fault | None:
         return fault
     language = slot.language
     if share(content(new_request, language), content(text, language)) < (0.5 if primary(language) == "en" else 0.35):
-        return Fault("loses_meaning", "the new request lost what it asks for; keep its words where you can")
+        return _fault("loses_meaning", "the new request lost what it asks for; keep its words where you can")
     if plain_words(text) == plain_words(new_request):
-        return Fault("no_transition", "nothing leaves the old topic; begin with a few words that do")
+        return _fault("no_transition", "nothing leaves the old topic; begin with a few words that do")
     return None
 
 
@@ -241,19 +250,19 @@ def back_on_topic_fault(
         return fault
     language = slots[0].language
     if not _asks(question, language):
-        return Fault("no_question", "the question asks nothing; ask about what was just said")
+        return _fault("no_question", "the question asks nothing; ask about what was just said")
     if same_text(answer, question):
-        return Fault("same_answer", "the answer is the question; answer it")
+        return _fault("same_answer", "the answer is the question; answer it")
     about = content(question, language) | content(answer, language)
     if content(just_said, language) and about and not about & content(f"{just_said} {still_to_say}", language):
-        return Fault("off_topic", "question and answer have nothing to do with what was just said")
+        return _fault("off_topic", "question and answer have nothing to do with what was just said")
     if _asks(continuation, language):
-        return Fault("asks_back", "the continuation asks something; it only leads back")
+        return _fault("asks_back", "the continuation asks something; it only leads back")
     limit = _limit(_TAKEN_OVER, language)
     if still_to_say and shared_run(answer, still_to_say) >= limit:
-        return Fault("gives_away", "the answer says what the assistant is still going to say; leave that out")
+        return _fault("gives_away", "the answer says what the assistant is still going to say; leave that out")
     if still_to_say and shared_run(continuation, still_to_say) >= limit - 2:
-        return Fault("repeats_rest", "the continuation says the rest of the old answer; only lead back to it")
+        return _fault("repeats_rest", "the continuation says the rest of the old answer; only lead back to it")
     return None
 
 
@@ -263,12 +272,12 @@ def interweaving_fault(bridge: str, request: str, earlier: Sequence[str], slot: 
         return fault
     language = slot.language
     if any(mark in bridge for mark in QUESTION_MARKS):
-        return Fault("asks_more", "the bridge is a question; it only leads back to the topic")
+        return _fault("asks_more", "the bridge is a question; it only leads back to the topic")
     if shared_run(bridge, request) >= _limit(_TAKEN_OVER, language) - 2:
-        return Fault("repeats_request", "the bridge says the request, which is said behind it; only name the topic")
+        return _fault("repeats_request", "the bridge says the request, which is said behind it; only name the topic")
     topic = content(" ".join([*earlier, request]), language)
     if topic and not content(bridge, language) & topic:
-        return Fault("no_topic", "the bridge does not name the topic that it comes back to")
+        return _fault("no_topic", "the bridge does not name the topic that it comes back to")
     return None
 
 
@@ -277,20 +286,22 @@ def follow_up_fault(
 ) -> Fault | None:
     """Args: so_far: the texts of the conversation that is continued, the user's first."""
     if len(exchanges) != wanted:
-        return Fault("wrong_count", f"{len(exchanges)} exchanges were written, exactly {wanted} are wanted")
+        return _fault("wrong_count", f"{len(exchanges)} exchanges were written, exactly {wanted} are wanted")
     language = question_slot.language
     heard = list(so_far)
     topic = content(" ".join(heard), language)
     for n, (question, answer) in enumerate(exchanges, start=1):
-        fault = speech_fault(question, question_slot, f"question {n}") or speech_fault(answer, answer_slot, f"answer {n}")
+        fault = speech_fault(question, question_slot, f"question {n}") or speech_fault(
+            answer, answer_slot, f"answer {n}"
+        )
         if fault:
             return fault
         for text, what in ((question, "question"), (answer, "answer")):
             if any(same_text(text, other) for other in heard):
-                return Fault("copies_source", f"{what} {n} was said before; write something new")
+                return _fault("copies_source", f"{what} {n} was said before; write something new")
         about = content(f"{question} {answer}", language)
         if topic and not about & topic:
-            return Fault("off_topic", f"exchange {n} has nothing to do with the conversation")
+            return _fault("off_topic", f"exchange {n} has nothing to do with the conversation")
         heard += [question, answer]
         topic |= about
     return None
@@ -299,10 +310,10 @@ def follow_up_fault(
 def rewrite_fault(turns: Sequence[tuple[str, str]], slots: Sequence[TurnSlot]) -> Fault | None:
     """Args: turns: role and text of each turn that was written."""
     if len(turns) != len(slots):
-        return Fault("wrong_count", f"{len(turns)} turns were written, exactly {len(slots)} are wanted")
+        return _fault("wrong_count", f"{len(turns)} turns were written, exactly {len(slots)} are wanted")
     for n, ((role, text), wanted) in enumerate(zip(turns, slots, strict=True), start=1):
         if role != wanted.role:
-            return Fault("wrong_role", f"turn {n} is the {role}'s, it must be the {wanted.role}'s")
+            return _fault("wrong_role", f"turn {n} is the {role}'s, it must be the {wanted.role}'s")
         if fault := speech_fault(text, wanted.slot, f"turn {n}"):
             return fault
         if fault := _meaning_fault(text, wanted, f"turn {n}"):
@@ -324,12 +335,12 @@ def _meaning_fault(text: str, wanted: TurnSlot, what: str) -> Fault | None:
     spoken = content(wanted.spoken, language)
     loose = primary(language) != "en"  # pairs of ideographs are changed by any other wording
     if len(made) >= _ENOUGH and share(made, source) < (0.15 if loose else 0.25):
-        return Fault("loses_meaning", f"{what} says something else than the chat; keep its meaning")
+        return _fault("loses_meaning", f"{what} says something else than the chat; keep its meaning")
     least = 0.15 if loose else 0.3
     if wanted.role == "user" and len(spoken) >= _ENOUGH and share(spoken, made) < least:
-        return Fault("loses_meaning", f"{what} no longer asks what the chat asks; keep its meaning")
+        return _fault("loses_meaning", f"{what} no longer asks what the chat asks; keep its meaning")
     if len(made) < _ENOUGH and spoken and made and not made & source:
-        return Fault("loses_meaning", f"{what} says something else than the chat; keep its meaning")
+        return _fault("loses_meaning", f"{what} says something else than the chat; keep its meaning")
     return None
 
 

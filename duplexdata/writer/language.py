@@ -17,24 +17,26 @@ _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
 _STEM = 5
 """Letters by which words are taken for forms of one word: enough for "bake, baked, baking" to meet in most cases."""
 
-# The commonest words of languages that share their letters. English ones that another list has as well count for both.
+# The commonest words of languages that share their letters. What English has in common with one counts for both.
 _STOP = {
-    "en": "the of and to in is it you that he was for on are with as i his they be at this have from or had by but what "
-    "all were we when your can said there use an each which she do how their if will up other about out many then them "
-    "these so some her would make like him into has look two more go see no way could my than been who its now did get "
-    "a just not don't it's i'm that's me our us please well okay yeah oh let because should off over too very",
-    "de": "der die das und ist nicht ich du er sie es wir ihr ein eine einen einem einer mit für auf von zu dem den des "
-    "im auch sich wie was aber oder wenn nur noch schon sehr kann haben hat sind bin war werden wird bei nach aus dass",
-    "fr": "le la les et est un une des du de je tu il elle nous vous ils pas que qui dans pour sur avec ce cette ces mais "
-    "ou où donc au aux en par plus ne se son sa ses être avoir fait bien tout très c'est n'est",
-    "es": "el la los las y es un una unos de del que en por para con no se lo al como más pero sus le ya o este sí porque "
-    "esta entre cuando muy sin sobre también me hasta hay donde quien desde todo nos durante",
-    "it": "il lo la gli le e è un una di che in per con non si come più ma del della dei delle al alla sono ho ha questo "
-    "questa anche quando molto perché c'è nel nella",
-    "pt": "o a os as e é um uma de do da dos das que em por para com não se na no mais como mas foi ao ele ela seu sua "
-    "ou quando muito nos já também só pelo pela até isso você",
-    "nl": "de het een en is niet ik je hij zij wij van in op te dat die voor met zijn maar om aan ook als dan nog wel "
-    "naar er uit bij heeft hebben was worden kan wat",
+    "en": "the of and to in is it you that he was for on are with as i his they be at this have from or had by but "
+    "what all were we when your can said there use an each which she do how their if will up other about out "
+    "many then them these so some her would make like him into has look two more go see no way could my than "
+    "been who its now did get a just not don't it's i'm that's me our us please well okay yeah oh let because "
+    "should off over too very",
+    "de": "der die das und ist nicht ich du er sie es wir ihr ein eine einen einem einer mit für auf von zu dem den "
+    "des im auch sich wie was aber oder wenn nur noch schon sehr kann haben hat sind bin war werden wird bei "
+    "nach aus dass",
+    "fr": "le la les et est un une des du de je tu il elle nous vous ils pas que qui dans pour sur avec ce cette "
+    "ces mais ou où donc au aux en par plus ne se son sa ses être avoir fait bien tout très c'est n'est",
+    "es": "el la los las y es un una unos de del que en por para con no se lo al como más pero sus le ya o este sí "
+    "porque esta entre cuando muy sin sobre también me hasta hay donde quien desde todo nos durante",
+    "it": "il lo la gli le e è un una di che in per con non si come più ma del della dei delle al alla sono ho ha "
+    "questo questa anche quando molto perché c'è nel nella",
+    "pt": "o a os as e é um uma de do da dos das que em por para com não se na no mais como mas foi ao ele ela seu "
+    "sua ou quando muito nos já também só pelo pela até isso você",
+    "nl": "de het een en is niet ik je hij zij wij van in op te dat die voor met zijn maar om aan ook als dan nog "
+    "wel naar er uit bij heeft hebben was worden kan wat",
 }
 _STOPS = {language: frozenset(words.split()) for language, words in _STOP.items()}
 _LEAST_WORDS = 6

@@ -30,8 +30,10 @@ LANGUAGES = ("en", "zh")
 
 MATERIAL = "material"
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-_PARTS = re.compile(r"\A---\n(?P<head>.*?)^---\n+# System\n+(?P<system>.*?)\n+^# User\n+(?P<user>.*)\Z", re.DOTALL | re.MULTILINE)
-_SETTINGS = {"schema", "temperature", "top_p", "max_tokens", "kinds"}
+_PARTS = re.compile(
+    r"\A---\n(?P<head>.*?)^---\n+# System\n+(?P<system>.*?)\n+^# User\n+(?P<user>.*)\Z", re.DOTALL | re.MULTILINE
+)
+_SETTINGS = {"schema", "temperature", "top_p", "max_tokens", "phrases"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,14 @@ class PromptFile:
 
     Attributes:
         system, user: hold {{placeholders}}; `user` holds {{material}} once.
-        kinds: what the prompt calls the variants of what it writes, by their names in the phrase banks.
+        phrases: what is put in for some placeholders, by name: the kinds of distractor as the phrase banks call them,
+            say.
     """
 
     prompt: Prompt
     system: str
     user: str
-    kinds: Mapping[str, str]
+    phrases: Mapping[str, str]
 
     @property
     def instructions(self) -> str:
@@ -67,8 +70,8 @@ class PromptFile:
         opening, closing = f"<{mark}>", f"</{mark}>"
         all_values = {**values, "open": opening, "close": closing, MATERIAL: f"{opening}\n{data}\n{closing}"}
         return (
-            Message("system", _filled(self.system, all_values)),
-            Message("user", _filled(self.user, all_values)),
+            Message("system", filled(self.system, all_values)),
+            Message("user", filled(self.user, all_values)),
         )
 
 
@@ -96,8 +99,8 @@ def _utf16(c: str) -> list[int]:
     return [int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2)]
 
 
-def _filled(template: str, values: Mapping[str, str]) -> str:
-    """One pass: what is put in is not looked at again."""
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """A text with its {{placeholders}} filled. One pass: what is put in is not looked at again."""
     return _PLACEHOLDER.sub(lambda m: values[m[1]], template)
 
 
@@ -140,7 +143,7 @@ def read_prompt(path: Path, name: str, language: str) -> PromptFile:
         ),
         parts["system"].strip(),
         user,
-        dict(head.get("kinds", {})),
+        dict(head.get("phrases", {})),
     )
 
 
@@ -149,8 +152,10 @@ def _head(path: Path, text: str, name: str) -> dict[str, Any]:
         head = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: its front matter is no YAML: {error}") from error
-    if not isinstance(head, dict) or set(head) - _SETTINGS or _SETTINGS - {"kinds"} - set(head):
-        raise ConfigError(f"{path}: expected the settings schema, temperature, top_p and max_tokens in its front matter")
+    if not isinstance(head, dict) or set(head) - _SETTINGS or _SETTINGS - {"phrases"} - set(head):
+        raise ConfigError(
+            f"{path}: expected the settings schema, temperature, top_p and max_tokens in its front matter"
+        )
     if head["schema"] != schema_file(name):
         raise ConfigError(f"{path}: its schema is {head['schema']!r}, expected {schema_file(name)!r}")
     good = 0 <= float(head["temperature"]) <= 2 and 0 < float(head["top_p"]) <= 1 and int(head["max_tokens"]) > 0

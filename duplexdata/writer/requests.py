@@ -14,14 +14,19 @@ _I = re.IGNORECASE
 # -- English
 
 _ASSISTANT = re.compile(
-    r"\b(?:assistant|siri|alexa|cortana|bixby|chat ?bot|chat ?gpt|language model)\b|\b(?:hey|ok|okay),? (?:google|computer)\b",
+    r"\b(?:assistant|siri|alexa|cortana|bixby|chat ?bot|chat ?gpt|language model)\b|"
+    r"\b(?:hey|ok|okay),? (?:google|computer)\b",
     _I,
 )
 _SAID_TO_ASSISTANT = re.compile(
-    r"\b(?:assistant|siri|alexa|cortana|chat ?bot|a\.?i\.?|smart speaker|the device|the model|the computer)\b|助手|音箱|机器人|模型",
+    r"\b(?:assistant|siri|alexa|cortana|chat ?bot|a\.?i\.?|smart speaker|the device|the model|the computer)\b|"
+    r"助手|音箱|机器人|模型",
     _I,
 )
-_LEAD = r"(?:^|[.!?…,;]\s+)(?:(?:and|so|but|or|okay|ok|well|now|hmm|oh|wait|right|yes|no|sorry|please|hey|then|just|actually)\b[,.]?\s+)*"
+_LEAD = (
+    r"(?:^|[.!?…,;]\s+)(?:(?:and|so|but|or|okay|ok|well|now|hmm|oh|wait|right|yes|no|sorry|please|hey|then|just|"
+    r"actually)\b[,.]?\s+)*"
+)
 _OPENS_QUESTION = re.compile(
     rf"{_LEAD}(?:(?:what|who|whom|when|where|why|how|which)(?:'s|'re|\s+(?:is|are|was|were|do|does|did|can|could|should|would|will|"
     r"much|many|long|far|about))\b(?!\s+(?:i|did i|do i|was i|could i)\b)|"
@@ -29,18 +34,19 @@ _OPENS_QUESTION = re.compile(
     _I,
 )
 _TASK = (
-    r"(?:tell me|explain|describe|summari[sz]e|translate|define|calculate|compare|list|give me|show me|remind me|help me|"
-    r"teach me|search for|look up|look that up|write me|read me|answer me|repeat|say that again|say it again|go on|continue|"
-    r"carry on|keep going|stop talking|stop there|be quiet|shut up|start over|start again|skip|"
+    r"(?:tell me|explain|describe|summari[sz]e|translate|define|calculate|compare|list|give me|show me|remind me|"
+    r"help me|teach me|search for|look up|look that up|write me|read me|answer me|repeat|say that again|say it again|"
+    r"go on|continue|carry on|keep going|stop talking|stop there|be quiet|shut up|start over|start again|skip|"
     r"play (?:some|the|a|my)|set (?:a|an|the) (?:timer|alarm|reminder)|turn (?:it|the volume) (?:up|down)|"
     r"stop it there|pause|never ?mind)"
 )
 _ORDERS = re.compile(rf"{_LEAD}{_TASK}\b", _I)
 _ORDERS_FOR_ME = re.compile(rf"{_LEAD}(?:tell|give|show|teach|answer|read|help|remind) me\b", _I)
 _WISHES = re.compile(
-    r"\b(?:i (?:want|need|would like|'d like) you to|i'd like to (?:know|hear|ask)|i want to (?:know|hear|ask)|i have a question|"
-    r"my question|you just said|you said|what you (?:said|told)|your (?:answer|reply|explanation|last point)|"
-    r"i meant|not what i (?:asked|meant|said)|that's not what i|can you hear me)\b",
+    r"\b(?:i (?:want|need|would like|'d like) you to|i'd like to (?:know|hear|ask)|i want to (?:know|hear|ask)|"
+    r"i have a question|my question|you just said|you said|what you (?:said|told)|"
+    r"your (?:answer|reply|explanation|last point)|i meant|not what i (?:asked|meant|said)|"
+    r"that's not what i|can you hear me)\b",
     _I,
 )
 _TO_YOU = re.compile(r"\b(?:you|your|yours|you're|you've|you'll)\b", _I)
@@ -50,8 +56,9 @@ _COMMAND = re.compile(
     _I,
 )
 _RELATIVE = (
-    r"mom|mum|mommy|mummy|dad|daddy|grandma|grandpa|granny|honey|darling|love|sweetie|sweetheart|dear|buddy|pal|mate|kids|"
-    r"kiddo|guys|everyone|everybody|boys|girls|folks|children|team|good boy|good girl|baby|pumpkin|little one|sir|madam|doctor"
+    r"mom|mum|mommy|mummy|dad|daddy|grandma|grandpa|granny|honey|darling|love|sweetie|sweetheart|dear|buddy|pal|mate|"
+    r"kids|kiddo|guys|everyone|everybody|boys|girls|folks|children|team|good boy|good girl|baby|pumpkin|little one|sir|"
+    r"madam|doctor"
 )
 _CALLS_SOMEBODY = re.compile(
     rf"(?:^|[.!?…]\s+|,\s+)(?:(?:hey|oh|no|yes|okay|hi|hello|well|sorry|thanks|come on|easy|careful),?\s+)?"
@@ -140,17 +147,17 @@ def _in_chinese(text: str, kind: str) -> str | None:
 # -- requests that are meant for it
 
 _SILENCE = re.compile(
-    r"\b(?:stop|enough|quiet|silen\w*|hush|shush|sh+|no more|that'll do|that will do|that does it|leave it|hold it|hold on|pause|shut|"
-    r"cut it|cut there|done|thanks|thank you|got it|never ?mind|that's all|that is all|all i need\w*|zip it|not now|rest|later|"
-    r"i have to go|gotta go)\b",
+    r"\b(?:stop|enough|quiet|silen\w*|hush|shush|sh+|no more|that'll do|that will do|that does it|leave it|hold it|"
+    r"hold on|pause|shut|cut it|cut there|done|thanks|thank you|got it|never ?mind|that's all|that is all|"
+    r"all i need\w*|zip it|not now|rest|later|i have to go|gotta go)\b",
     _I,
 )
 _ZH_SILENCE = re.compile(
     "停|别说|不用|够了|安静|闭嘴|打住|可以了|行了|好了|到这|到此|先这样|谢谢|不要再|别讲|别再|不必|算了|歇|先不|收声"
 )
 _AGAIN = re.compile(
-    r"\b(?:again|repeat|once more|one more time|over|from the (?:start|beginning|top)|simpler|simply|slower|slowly|louder|"
-    r"shorter|briefly|other words|clearer|clearly|catch|start|rephrase|differently)\b",
+    r"\b(?:again|repeat|once more|one more time|over|from the (?:start|beginning|top)|simpler|simply|slower|slowly|"
+    r"louder|shorter|briefly|other words|clearer|clearly|catch|start|rephrase|differently)\b",
     _I,
 )
 _ZH_AGAIN = re.compile("再|重新|重说|重讲|从头|简单|慢|没听清|没听懂|换个|一遍|短一点|清楚")
