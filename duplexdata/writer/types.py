@@ -125,7 +125,7 @@ class Failed:
     """No good reply.
 
     Attributes:
-        reason: short, to be counted: one of `writer.replies.FAULTS`, of `writer.endpoint.REFUSALS`, or the check's.
+        reason: short, to be counted: one of `writer.parsing.FAULTS`, of `writer.endpoint.REFUSALS`, or the check's.
         detail: for people.
         transient: the server did not answer this one, while it answered others: another run may have it.
     """
