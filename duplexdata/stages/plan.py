@@ -14,9 +14,11 @@ from duplexdata.config import Config, SourceConfig, as_dict, fingerprint
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.speech.voices import assistant_voice, user_voices
+from duplexdata.writer.prompts import prompt_versions
 
 # Raised whenever a change of the code changes a stage's bytes.
 INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 1, 1, 1, 1
+WRITING = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ def make_plan(config: Config, work: Path) -> Plan:
 
     ingest = fingerprint("ingest", INGEST, [_identity(s) for s in config.sources], dialogues_wanted(config))
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
-    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices)
+    writer = writer_identity(config)
+    written = [writer] if writer else []
+    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, voices, *written)
     speech = fingerprint("speech", SPEECH, scripts, config.speech, grid, synthesizer)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
@@ -67,6 +71,7 @@ def make_plan(config: Config, work: Path) -> Plan:
         "synthesizer": synthesizer,
         "codec": codec_identity(config),
         "tokenizer": tokenizer,
+        **({"writer": writer} if writer else {}),
     }
     return Plan(
         config=config,
@@ -76,11 +81,11 @@ def make_plan(config: Config, work: Path) -> Plan:
         speech=speech,
         codes=codes,
         layouts=layouts,
-        config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
+        config_fingerprint=dataset_fingerprint(published(config), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
             [as_dict(x) for x in (*public.sources, public.text, public.mix, public.timing, public.speech)],
-            [public.seed, public.conversations, as_dict(public.shards), grid],
+            [public.seed, public.conversations, as_dict(public.shards), grid, *written],
         ),
         synthesizer=synthesizer,
         prompt_version=prompts,
@@ -101,14 +106,39 @@ def public_config(config: Config) -> Config:
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
     layout = replace(config.layout, tokenizer=name(config.layout.tokenizer) or config.layout.tokenizer)
-    return replace(config, sources=sources, codec=codec, layout=layout)
+    writer = config.writer.public_part()
+    if writer.model is not None:
+        writer = replace(writer, model=model_name(writer.model))
+    return replace(config, sources=sources, codec=codec, layout=layout, writer=writer)
+
+
+def published(config: Config) -> dict[str, object]:
+    """`public_config` as plain values, as it stands in the manifest. What is not used is not in it."""
+    plain = as_dict(public_config(config))
+    if config.writer.model is None:
+        del plain["writer"]
+    return plain
+
+
+def model_name(model: str) -> str:
+    """A language model's name as it may be published: a folder's without what is above it."""
+    return Path(model).name if model.startswith(("/", "~", "./", "../")) else model
+
+
+def writer_identity(config: Config) -> str:
+    """What decides on the texts of a language model, its replies apart; "" where templates write everything."""
+    deciding = config.writer.deciding_part()
+    if not deciding:
+        return ""
+    versions = {key: v for key, v in prompt_versions().items() if key.split("/")[1] in config.writer.write}
+    return fingerprint("writing", WRITING, deciding, versions)
 
 
 def prompt_version() -> str:
     """8 hex digits that change with any phrase bank."""
     digest = hashlib.sha256()
     for path in sorted(folder("prompts").rglob("*")):
-        if path.is_file() and path.suffix in (".yaml", ".md"):
+        if path.is_file() and path.suffix == ".yaml":
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:8]
 
