@@ -42,14 +42,14 @@ def attempts(task: Task, config: WriterConfig) -> Attempts:
             return Failed(task.key, task.prompt.name, refused.reason, refused.detail, usage, refused.transient)
         usage = usage.plus(Usage(1, raw.prompt_tokens, raw.completion_tokens, int(cached)))
         reply = parse_reply(raw, task.prompt)
-        if not isinstance(reply, Fault):
-            fault = task.check(reply)
-            if fault is None:
-                return _written(task, reply, config.model, repairing, usage)
-            reply = fault
+        fault = reply if isinstance(reply, Fault) else task.check(reply)
+        if fault is None:
+            assert not isinstance(reply, Fault)
+            return _written(task, reply, config.model, repairing, usage)
         if not repairing:
-            request = repair_request(task, raw.refusal or raw.text, reply, config)
-    return Failed(task.key, task.prompt.name, reply.reason, reply.detail, usage)
+            request = repair_request(task, raw.refusal or raw.text, fault, config)
+    assert fault is not None
+    return Failed(task.key, task.prompt.name, fault.reason, fault.detail, usage)
 
 
 def _written(task: Task, reply: pydantic.BaseModel, model: str, repaired: bool, usage: Usage) -> Written:

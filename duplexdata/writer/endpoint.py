@@ -146,7 +146,7 @@ class Endpoint:
             return self.error(f"no credit left ({status}): {said}; add some and run the same command again")
         return None
 
-    def reply(self, completion: object, request: Request) -> RawReply | None:
+    def reply(self, completion: object, likely_prompt_tokens: int) -> RawReply | None:
         """What a completion says, None if it is none. Tokens that it does not count are estimated."""
         try:
             found = _Completion.model_validate(completion)
@@ -163,7 +163,7 @@ class Endpoint:
         return RawReply(
             text=text,
             finish=choice.finish_reason or "",
-            prompt_tokens=request.likely_prompt_tokens if usage.prompt_tokens is None else usage.prompt_tokens,
+            prompt_tokens=likely_prompt_tokens if usage.prompt_tokens is None else usage.prompt_tokens,
             completion_tokens=likely if usage.completion_tokens is None else usage.completion_tokens,
             refusal=self._redactor.clean(refusal) if refusal else None,
         )
@@ -202,7 +202,7 @@ class Endpoint:
             completion = json.loads(content, strict=False)
         except (ValueError, RecursionError):
             completion = None
-        reply = self.reply(completion, request)
+        reply = self.reply(completion, request.likely_prompt_tokens)
         if reply is None:
             raise _Trouble("no_completion", self._shown(completion, content))
         self._served_at = time.monotonic()

@@ -18,6 +18,9 @@ except ImportError:  # openai below 3
     import httpx  # type: ignore[no-redef]
 
 
+__all__ = ["PatientHttp", "TooLongAWait", "httpx", "retry_after_sec"]
+
+
 class TooLongAWait(openai.OpenAIError):
     """The endpoint asks to come back later than we are willing to."""
 
@@ -50,12 +53,13 @@ class PatientHttp(openai.DefaultAsyncHttpxClient):
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        while (wait := self._closed_until - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
+        while (rest := self._closed_until - time.monotonic()) > 0:
+            await asyncio.sleep(rest)
         meter = METER.get() or Meter()
         meter.sent += 1
+        whole_sec = request.extensions.get("timeout", {}).get("read") or self._timeout_sec
         try:
-            async with asyncio.timeout(self._timeout_sec):
+            async with asyncio.timeout(whole_sec):
                 response = await super().send(request, **options)
         except TimeoutError:
             meter.lost += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,14 @@ class Spent:
     completion_tokens: int = 0
     lost: int = 0
 
+    def plus(self, other: Spent) -> Spent:
+        return Spent(
+            self.replies + other.replies,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.lost + other.lost,
+        )
+
     def usd(self, config: WriterConfig) -> float | None:
         """None where no prices are configured."""
         return cost_usd(self.prompt_tokens, self.completion_tokens, config)
@@ -72,16 +81,17 @@ class Ledger:
             path, _SCHEMA, application=_APPLICATION, setting="the run's work folder", replaceable=False
         )
 
-    def reserve(self, key: str, prompt_tokens: int, completion_tokens: int) -> bool:
+    def reserve(self, key: str, prompt_tokens: int, completion_tokens: int, *, keep: bool = False) -> bool:
         """Set aside the most that a request can take.
 
         Args:
             key: of the reservation; one that is there already is replaced.
+            keep: note it even where there is no budget, so that `settle_once` finds it.
 
         Returns: whether there is room; if not, what others have reserved may still become free.
         Raises: BudgetError: there is no room, and nothing will become free.
         """
-        if self._config.max_tokens is None and self._config.max_usd is None:
+        if self._config.max_tokens is None and self._config.max_usd is None and not keep:
             return True
         now = time.time()
 
@@ -105,22 +115,31 @@ class Ledger:
             raise BudgetError(self._told(exhausted, prompt_tokens, completion_tokens))
         return room
 
-    def settle(
-        self, key: str, prompt: str, replies: int, prompt_tokens: int, completion_tokens: int, *, lost: int = 0
-    ) -> None:
-        """Put down what replies took, and give up their reservation."""
+    def settle(self, key: str, prompt: str, spent: Spent) -> None:
+        """Put down what a request took, and give up its reservation."""
 
         def work(c: sqlite3.Connection) -> None:
             c.execute("DELETE FROM reserved WHERE id = ?", (key,))
-            if replies or lost or prompt_tokens or completion_tokens:
-                c.execute(
-                    "INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT (prompt) DO UPDATE SET "
-                    "replies = replies + excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-                    "completion_tokens = completion_tokens + excluded.completion_tokens, lost = lost + excluded.lost",
-                    (prompt, replies, prompt_tokens, completion_tokens, lost),
-                )
+            _add(c, prompt, spent)
 
         self._database.run(work, write=True)
+
+    def settle_once(self, key: str, spent: Mapping[str, Spent]) -> None:
+        """Put down what several requests took, by prompt, unless their reservation was settled before."""
+
+        def work(c: sqlite3.Connection) -> None:
+            if c.execute("DELETE FROM reserved WHERE id = ?", (key,)).rowcount == 1:
+                for prompt, one in spent.items():
+                    _add(c, prompt, one)
+
+        self._database.run(work, write=True)
+
+    def adopt(self, key: str) -> None:
+        """Take over a reservation from a process that was killed."""
+        row = (self._owner, time.time() + self._lease_sec, key)
+        self._database.run(
+            lambda c: c.execute("UPDATE reserved SET owner = ?, expires = ? WHERE id = ?", row), write=True
+        )
 
     def refresh(self) -> None:
         """Say that this process lives; to be called now and then."""
@@ -192,6 +211,16 @@ class Ledger:
             + (f", {usd:.4f} USD" if usd is not None else "")
             + f" of {' and '.join(limits)}, and the next request may take {prompt_tokens + completion_tokens:,}"
             " tokens. All replies so far are kept: raise the limit and run the same command again to go on"
+        )
+
+
+def _add(c: sqlite3.Connection, prompt: str, spent: Spent) -> None:
+    if spent != Spent():
+        c.execute(
+            "INSERT INTO spent VALUES (?, ?, ?, ?, ?) ON CONFLICT (prompt) DO UPDATE SET "
+            "replies = replies + excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+            "completion_tokens = completion_tokens + excluded.completion_tokens, lost = lost + excluded.lost",
+            (prompt, spent.replies, spent.prompt_tokens, spent.completion_tokens, spent.lost),
         )
 
 

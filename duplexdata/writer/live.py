@@ -19,7 +19,7 @@ from duplexdata.errors import WriterError
 from duplexdata.writer.asking import Request
 from duplexdata.writer.attempts import Answer, Attempts, Refused, attempts
 from duplexdata.writer.cache import ReplyCache, default_path
-from duplexdata.writer.ledger import Ledger
+from duplexdata.writer.ledger import Ledger, Spent
 from duplexdata.writer.meter import Meter
 from duplexdata.writer.parsing import RawReply
 from duplexdata.writer.types import Failed, Task, Written
@@ -229,15 +229,14 @@ class LiveWriter:
             raw = await self.endpoint.complete(request, meter)
             return self.cache.put(request.key, raw)
         finally:
-            lost = meter.lost * request.likely_prompt_tokens, meter.lost * request.max_tokens
-            sent, received = (raw.prompt_tokens, raw.completion_tokens) if raw is not None else (0, 0)
-            self.ledger.settle(
-                reservation, request.prompt, int(raw is not None), sent + lost[0], received + lost[1], lost=meter.lost
-            )
+            spent = Spent(0, meter.lost * request.likely_prompt_tokens, meter.lost * request.max_tokens, meter.lost)
+            if raw is not None:
+                spent = spent.plus(Spent(1, raw.prompt_tokens, raw.completion_tokens))
+            self.ledger.settle(reservation, request.prompt, spent)
             if raw is None:
                 self.cache.release([request.key])
             else:
-                self.ledger.correct_pace(sent + received - booked)
+                self.ledger.correct_pace(spent.prompt_tokens + spent.completion_tokens - booked)
 
     async def _reserve(self, reservation: str, request: Request) -> None:
         poll_sec = 0.02

@@ -64,9 +64,9 @@ class Tally:
 
 def spending(spent: Mapping[str, Spent], config: WriterConfig) -> dict[str, Any]:
     """What a run has really spent, for its report beside the dataset: never for the dataset itself."""
-    whole = Spent(
-        *(sum(getattr(s, n) for s in spent.values()) for n in ("replies", "prompt_tokens", "completion_tokens", "lost"))
-    )
+    whole = Spent()
+    for one in spent.values():
+        whole = whole.plus(one)
     return {
         "replies_paid": whole.replies,
         "prompt_tokens": whole.prompt_tokens,

@@ -4,7 +4,7 @@ A message that holds `{{faults a,b}}` is answered with fault a the first time it
 well from then on; the text before any repair tells messages apart. `faults` in the settings does the same by the
 number of the chat request (from 1). It counts all it did: GET /stats.
 
-    python -m tests.writer.server '{"delay": 0.2}'        prints the port it listens on
+    python tests/writer/server.py '{"delay": 0.2}'        prints the port it listens on
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -383,10 +382,9 @@ class Running:
 
     def __init__(self, **settings: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.writer.server", json.dumps(settings)],
+            [sys.executable, __file__, json.dumps(settings)],
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())

@@ -1,0 +1,127 @@
+"""A writer that asks through the Batch API: cheaper, and done within a day. https://platform.openai.com/docs/guides/batch
+
+First replies come from batches and go into the cache; from there on all is as in `live`: repairs, and whatever a
+batch did not answer, are asked for one by one.
+
+What is under way stands in the run's folder, a file a batch, so that a killed run finds its batches again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from itertools import islice
+from pathlib import Path
+
+from duplexdata.config import WriterConfig
+from duplexdata.writer.asking import Request, first_request
+from duplexdata.writer.batch_jobs import Jobs
+from duplexdata.writer.live import LiveWriter, Outcome
+from duplexdata.writer.parsing import RawReply
+from duplexdata.writer.types import Task
+
+_CLAIMED_AT_A_TIME = 100
+_POLL_SEC = 1.0
+
+
+class BatchWriter:
+    """See `LiveWriter` for the arguments."""
+
+    def __init__(self, config: WriterConfig, run: Path) -> None:
+        self._config = config
+        self._live = LiveWriter(config, run)
+        self._jobs: Jobs | None = None
+        self._folder = run / "batches"
+
+    def write(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """See `Writer.write`. In memory are the tasks of `writer.batches` batches."""
+        source = iter(tasks)
+        waiting: deque[tuple[list[Task], Future[None] | None]] = deque()
+        more = True
+        try:
+            while more or waiting:
+                while more and len(waiting) < self._config.batches:
+                    chunk = list(islice(source, self._config.batch_requests))
+                    more = len(chunk) == self._config.batch_requests
+                    waiting.append((chunk, self._begin(chunk)))
+                chunk, fetched = waiting.popleft()
+                if fetched is not None:
+                    fetched.result()
+                yield from self._live.write(chunk)
+        finally:
+            for _, fetched in waiting:
+                if fetched is not None:
+                    fetched.cancel()
+
+    def describe(self) -> dict[str, str]:
+        return self._live.describe()
+
+    def close(self) -> None:
+        self._live.close()
+        if self._jobs is not None:
+            self._jobs.close()
+
+    def __enter__(self) -> BatchWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, chunk: list[Task]) -> Future[None] | None:
+        requests = {}
+        for task in chunk:
+            request = first_request(task, self._config)
+            requests[request.key] = request
+        known = self._live.cache.get_many(list(requests))
+        missing = [r for key, r in requests.items() if key not in known]
+        return self._live.run_in_loop(self._fetch(missing)) if missing else None
+
+    async def _fetch(self, requests: list[Request]) -> None:
+        """Get what batches have to say about requests into the cache. What another process asks for is left to it."""
+        if self._jobs is None:
+            self._jobs = Jobs(self._config, self._live.endpoint, self._live.cache, self._live.ledger, self._folder)
+        mine: dict[bytes, Request] = {}
+        for i, request in enumerate(requests):
+            if self._live.cache.claim(request.key) is True:
+                mine[request.key] = request
+            if i % _CLAIMED_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        try:
+            for job in self._jobs.left_over(mine):
+                await self._jobs.collect(job)
+            left = self._unknown(list(mine.values()))
+            while left:
+                left = left[await self._run_batch(left) :]
+        finally:
+            self._live.cache.release(mine)
+
+    def _unknown(self, requests: list[Request]) -> list[Request]:
+        known: dict[bytes, RawReply] = self._live.cache.get_many([r.key for r in requests])
+        return [r for r in requests if r.key not in known]
+
+    async def _run_batch(self, requests: list[Request]) -> int:
+        """Ask for the first of them in one batch, as many as the budget has room for.
+
+        Returns: how many. Raises: BudgetError: there is room for none.
+        """
+        assert self._jobs is not None
+        n, poll_sec = len(requests), 0.05
+        while (job := self._jobs.reserve(requests[:n], last=n == 1)) is None:
+            if n == 1:  # what others have reserved may become free
+                await asyncio.sleep(poll_sec)
+                poll_sec = min(2 * poll_sec, _POLL_SEC)
+            n = max(1, n // 2)
+        await self._jobs.run(job, _lines(requests[:n], self._live))
+        return n
+
+
+def _lines(requests: list[Request], live: LiveWriter) -> bytes:
+    """The upload: a request a line."""
+    lines = (
+        {"custom_id": r.key.hex(), "method": "POST", "url": "/v1/chat/completions", "body": live.endpoint.fields(r)}
+        for r in requests
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
