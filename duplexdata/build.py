@@ -25,6 +25,7 @@ from duplexdata.stages.plan import Plan, make_plan
 from duplexdata.stages.scripts import write_scripts
 from duplexdata.stages.speak import speak
 from duplexdata.stages.work import Marker, Shard, shards_of
+from duplexdata.writer.redact import read_key
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -83,6 +84,8 @@ def check_backends(config: Config) -> None:
     make_synthesizer(config.speech).close()
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
+    if config.writer.model is not None:
+        read_key(config.writer)
 
 
 def prepare(plan: Plan) -> None:

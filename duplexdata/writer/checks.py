@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 
 from duplexdata.spoken import UNSAYABLE, Unspeakable, sentences, speakable
 from duplexdata.words import nominal_seconds
-from duplexdata.writer.language import content, in_language, plain_words, primary, share, shared_run
+from duplexdata.writer.language import content, in_language, plain_words, primary, share, shares_run, vocabulary
 from duplexdata.writer.requests import (
     QUESTION_MARKS,
     addresses_assistant,
@@ -54,6 +54,8 @@ _COPIED_WORDS = {"en": 9, "zh": 16}
 _TAKEN_OVER = {"en": 7, "zh": 12}
 """The same for a text that should have words of its own."""
 _SAME_ANSWER = 0.8
+_ENOUGH = 4
+"""Stems from which on those of a text say what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def speech_fault(text: str, slot: Slot, what: str = "the text") -> Fault | None:
         return _fault("about_itself", f'{what} speaks about the task ("{found[0]}"); write only what is said')
     if not in_language(text, slot.language):
         return _fault("wrong_language", f"{what} is not in the language asked for")
-    if slot.instructions and shared_run(text, slot.instructions) >= _limit(_COPIED_WORDS, slot.language):
+    if slot.instructions and shares_run(text, slot.instructions, _limit(_COPIED_WORDS, slot.language)):
         return _fault("copies_instructions", f"{what} repeats the instructions; write only what is said")
     try:
         said = as_said(text, slot.language)
@@ -162,7 +164,7 @@ def _takes_over(text: str, others: Sequence[str], language: str) -> bool:
     """Whether a text has words of another one: a long run of them, or nothing but them."""
     said = plain_words(text)
     limit = min(_limit(_TAKEN_OVER, language), len(said))
-    return bool(said) and any(shared_run(text, other) >= limit for other in others)
+    return bool(said) and any(shares_run(text, other, limit) for other in others)
 
 
 # -- the kinds
@@ -192,23 +194,30 @@ def termination_fault(text: str, slot: Slot) -> Fault | None:
 
 
 def regeneration_fault(
-    request: str, answer: str, asked: str, old_answer: str, request_slot: Slot, answer_slot: Slot
+    request: str, answer: str, heard: Sequence[str], request_slot: Slot, answer_slot: Slot
 ) -> Fault | None:
-    """Args: asked, old_answer: the request and the answer that is cut."""
+    """Args: heard: what was said so far; the last two are the request and its answer, which is cut."""
+    *_, asked, old_answer = heard
     fault = speech_fault(request, request_slot, "the request") or speech_fault(answer, answer_slot, "the answer")
     if fault:
         return fault
     language = request_slot.language
-    topic = content(asked, language) | content(old_answer, language)
-    if not asks_again(request, language) and topic and not content(request, language) & topic:
-        return _fault("off_topic", "the request has nothing to do with what was asked before; stay with the topic")
     if same_text(answer, old_answer) or same_text(answer, asked) or same_text(answer, request):
         return _fault(
             "same_answer", "the answer is the one that was cut, or the request; give a new one in other words"
         )
-    if content(answer, language) and not content(answer, language) & (topic | content(request, language)):
+    before = " ".join(heard)
+    if not asks_again(request, language) and not _on_topic(f"{request} {answer}", before, language):
+        return _fault("off_topic", "the request has nothing to do with what was asked before; stay with the topic")
+    if not _on_topic(answer, f"{before} {request}", language):
         return _fault("off_topic", "the answer has nothing to do with the request; answer the request")
     return None
+
+
+def _on_topic(text: str, other: str, language: str) -> bool:
+    """Whether two texts may be about the same thing: they share a word that is not common, or several that are."""
+    a, b = vocabulary(text, language), vocabulary(other, language)
+    return min(len(a), len(b)) < _ENOUGH or len(a & b) > 1 or bool(content(text, language) & content(other, language))
 
 
 def same_text(text: str, other: str) -> bool:
@@ -236,11 +245,15 @@ def back_on_topic_fault(
     question: str,
     answer: str,
     continuation: str,
-    just_said: str,
+    heard: Sequence[str],
     still_to_say: str,
     slots: tuple[Slot, Slot, Slot],
 ) -> Fault | None:
-    """Args: slots: of the question, the answer and the continuation."""
+    """Args:
+    heard: what was said so far; the last is the answer that is cut, all of it.
+    still_to_say: what of it comes behind the continuation.
+    slots: of the question, the answer and the continuation.
+    """
     fault = (
         speech_fault(question, slots[0], "the question")
         or speech_fault(answer, slots[1], "the answer")
@@ -253,15 +266,14 @@ def back_on_topic_fault(
         return _fault("no_question", "the question asks nothing; ask about what was just said")
     if same_text(answer, question):
         return _fault("same_answer", "the answer is the question; answer it")
-    about = content(question, language) | content(answer, language)
-    if content(just_said, language) and about and not about & content(f"{just_said} {still_to_say}", language):
+    if not _on_topic(f"{question} {answer}", " ".join(heard), language):
         return _fault("off_topic", "question and answer have nothing to do with what was just said")
     if _asks(continuation, language):
         return _fault("asks_back", "the continuation asks something; it only leads back")
     limit = _limit(_TAKEN_OVER, language)
-    if still_to_say and shared_run(answer, still_to_say) >= limit:
+    if still_to_say and shares_run(answer, still_to_say, limit):
         return _fault("gives_away", "the answer says what the assistant is still going to say; leave that out")
-    if still_to_say and shared_run(continuation, still_to_say) >= limit - 2:
+    if still_to_say and shares_run(continuation, still_to_say, limit - 2):
         return _fault("repeats_rest", "the continuation says the rest of the old answer; only lead back to it")
     return None
 
@@ -273,10 +285,10 @@ def interweaving_fault(bridge: str, request: str, earlier: Sequence[str], slot: 
     language = slot.language
     if any(mark in bridge for mark in QUESTION_MARKS):
         return _fault("asks_more", "the bridge is a question; it only leads back to the topic")
-    if shared_run(bridge, request) >= _limit(_TAKEN_OVER, language) - 2:
+    if shares_run(bridge, request, _limit(_TAKEN_OVER, language) - 2):
         return _fault("repeats_request", "the bridge says the request, which is said behind it; only name the topic")
-    topic = content(" ".join([*earlier, request]), language)
-    if topic and not content(bridge, language) & topic:
+    topic = vocabulary(" ".join([*earlier, request]), language)
+    if topic and not vocabulary(bridge, language) & topic:
         return _fault("no_topic", "the bridge does not name the topic that it comes back to")
     return None
 
@@ -289,7 +301,6 @@ def follow_up_fault(
         return _fault("wrong_count", f"{len(exchanges)} exchanges were written, exactly {wanted} are wanted")
     language = question_slot.language
     heard = list(so_far)
-    topic = content(" ".join(heard), language)
     for n, (question, answer) in enumerate(exchanges, start=1):
         fault = speech_fault(question, question_slot, f"question {n}") or speech_fault(
             answer, answer_slot, f"answer {n}"
@@ -299,11 +310,9 @@ def follow_up_fault(
         for text, what in ((question, "question"), (answer, "answer")):
             if any(same_text(text, other) for other in heard):
                 return _fault("copies_source", f"{what} {n} was said before; write something new")
-        about = content(f"{question} {answer}", language)
-        if topic and not about & topic:
+        if not _on_topic(f"{question} {answer}", " ".join(heard), language):
             return _fault("off_topic", f"exchange {n} has nothing to do with the conversation")
         heard += [question, answer]
-        topic |= about
     return None
 
 
@@ -319,10 +328,6 @@ def rewrite_fault(turns: Sequence[tuple[str, str]], slots: Sequence[TurnSlot]) -
         if fault := _meaning_fault(text, wanted, f"turn {n}"):
             return fault
     return None
-
-
-_ENOUGH = 4
-"""Stems from which on a share of them says something."""
 
 
 def _meaning_fault(text: str, wanted: TurnSlot, what: str) -> Fault | None:

@@ -14,6 +14,11 @@ _HAN_RUN = re.compile(f"[{CJK}]+")
 _KANA = re.compile("[\u3040-\u30ff]")
 _HANGUL = re.compile("[\uac00-\ud7a3]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f]")
+_NUMBERS = frozenset(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion first "
+    "second third half quarter percent point".split()
+)
 _STEM = 5
 """Letters by which words are taken for forms of one word: enough for "bake, baked, baking" to meet in most cases."""
 
@@ -39,6 +44,9 @@ _STOP = {
     "wel naar er uit bij heeft hebben was worden kan wat",
 }
 _STOPS = {language: frozenset(words.split()) for language, words in _STOP.items()}
+_EMPTY = _STOPS["en"] | _NUMBERS
+_COMMON = _EMPTY | COMMON_WORDS
+"""Words that no text is about, and those that hardly one is."""
 _LEAST_WORDS = 6
 """Shorter texts are not told from another language of the same letters."""
 
@@ -53,17 +61,19 @@ def plain_words(text: str) -> list[str]:
     return [w for w in found if w]
 
 
-def shared_run(text: str, other: str) -> int:
-    """Words of the longest run that both texts have, in order and without a gap."""
-    a, b = plain_words(text), plain_words(other)
-    best = 0
-    lengths = [0] * (len(b) + 1)
-    for word in a:
-        last = 0
-        for j, found in enumerate(b, start=1):
-            last, lengths[j] = lengths[j], last + 1 if word == found else 0
-            best = max(best, lengths[j])
-    return best
+def shares_run(text: str, other: str, words: int) -> bool:
+    """Whether both texts have a run of so many words, in order and without a gap."""
+    said = plain_words(text)
+    if len(said) < words:
+        return False
+    runs = _runs(other, words)
+    return any(tuple(said[i : i + words]) in runs for i in range(len(said) - words + 1))
+
+
+@lru_cache(maxsize=256)
+def _runs(text: str, words: int) -> frozenset[tuple[str, ...]]:
+    said = plain_words(text)
+    return frozenset(tuple(said[i : i + words]) for i in range(len(said) - words + 1))
 
 
 @lru_cache(maxsize=4096)
@@ -72,7 +82,20 @@ def content(text: str, language: str) -> frozenset[str]:
     if primary(language) in ("zh", "ja"):
         return frozenset(run[i : i + 2] for run in _HAN_RUN.findall(text) for i in range(len(run) - 1))
     words = (w.replace("’", "'").removesuffix("'s") for w in map(str.lower, _LETTERS.findall(text)))
-    return frozenset(w[:_STEM] for w in words if len(w) > 2 and w not in COMMON_WORDS and w not in _STOPS["en"])
+    return frozenset(w[:_STEM] for w in words if len(w) > 2 and w not in _COMMON)
+
+
+@lru_cache(maxsize=4096)
+def vocabulary(text: str, language: str) -> frozenset[str]:
+    """All that a text could have in common with another on the same topic: `content` with the common words in it, and
+    shorter stems."""
+    if primary(language) in ("zh", "ja"):
+        return frozenset(c for run in _HAN_RUN.findall(text) for c in run if c not in _ZH_STOP)
+    words = (w.replace("’", "'").removesuffix("'s") for w in map(str.lower, _LETTERS.findall(text)))
+    return frozenset(w[: _STEM - 1] for w in words if len(w) > 2 and w not in _EMPTY)
+
+
+_ZH_STOP = frozenset("的了是我你他她它们吗呢吧啊请问在和就都也还要去来很这那一不有个什么怎样会能可以为上下里说")
 
 
 def share(part: Iterable[str], whole: frozenset[str]) -> float:

@@ -153,13 +153,12 @@ def _head(path: Path, text: str, name: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: its front matter is no YAML: {error}") from error
     if not isinstance(head, dict) or set(head) - _SETTINGS or _SETTINGS - {"phrases"} - set(head):
-        raise ConfigError(
-            f"{path}: expected the settings schema, temperature, top_p and max_tokens in its front matter"
-        )
+        raise ConfigError(f"{path}: its front matter must hold schema, temperature, top_p and max_tokens")
     if head["schema"] != schema_file(name):
         raise ConfigError(f"{path}: its schema is {head['schema']!r}, expected {schema_file(name)!r}")
-    good = 0 <= float(head["temperature"]) <= 2 and 0 < float(head["top_p"]) <= 1 and int(head["max_tokens"]) > 0
-    if not good:
+    numbers = [head["temperature"], head["top_p"], head["max_tokens"]]
+    good = all(isinstance(n, int | float) for n in numbers) and isinstance(head.get("phrases", {}), dict)
+    if not (good and 0 <= numbers[0] <= 2 and 0 < numbers[1] <= 1 and numbers[2] > 0):
         raise ConfigError(f"{path}: temperature must be 0 to 2, top_p above 0 and at most 1, max_tokens above 0")
     return head
 

@@ -144,7 +144,7 @@ def _termination(script: Script, draft: Draft, prompt: PromptFile, limits: Limit
 
 def _regeneration(script: Script, draft: Draft, prompt: PromptFile, limits: Limits) -> Task:
     heard = _heard(script, until=draft.utterance)
-    asked, old = heard[-2].text, heard[-1].text
+    said = [u.text for u in heard]
     request = limits.slot(prompt, *REQUEST_SEC, user=True)
     answer = limits.slot(prompt, LEAST_ANSWER_SEC, limits.text.max_reply_sec)
     following = [u.text for u in script.utterances[draft.utterance + 2 :] if u.addressed][:1]
@@ -154,7 +154,7 @@ def _regeneration(script: Script, draft: Draft, prompt: PromptFile, limits: Limi
     }
 
     def check(reply: reply_models.Regeneration) -> Fault | None:
-        return checks.regeneration_fault(reply.request, reply.answer, asked, old, request, answer)
+        return checks.regeneration_fault(reply.request, reply.answer, said, request, answer)
 
     material = {"conversation": _as_material(heard), **({"next": following[0]} if following else {})}
     return _draft_task(script, draft, prompt, material, values, reply_models.Regeneration, check)
@@ -180,6 +180,7 @@ def _reset(script: Script, draft: Draft, prompt: PromptFile, limits: Limits) -> 
 def _back_on_topic(script: Script, draft: Draft, prompt: PromptFile, limits: Limits) -> Task:
     heard = _heard(script, until=draft.utterance)
     # Where the reply will be cut is not known yet: what it begins with is said in most cases.
+    said = [u.text for u in heard]
     just_said, *rest = sentences(heard[-1].text, script.language)
     still_to_say = ("" if script.language.startswith("zh") else " ").join(rest)
     slots = (
@@ -194,9 +195,7 @@ def _back_on_topic(script: Script, draft: Draft, prompt: PromptFile, limits: Lim
     }
 
     def check(reply: reply_models.BackOnTopic) -> Fault | None:
-        return checks.back_on_topic_fault(
-            reply.question, reply.answer, reply.continuation, just_said, still_to_say, slots
-        )
+        return checks.back_on_topic_fault(reply.question, reply.answer, reply.continuation, said, still_to_say, slots)
 
     material = {"conversation": _as_material(heard), "just_said": just_said, "still_to_say": still_to_say}
     return _draft_task(script, draft, prompt, material, values, reply_models.BackOnTopic, check)
