@@ -13,10 +13,11 @@ import numpy as np
 
 from duplexdata.banks import Banks
 from duplexdata.config import MixConfig, TimingConfig
-from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Scenario, Script, Turn, Utterance
+from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Scenario, Script, Utterance
 from duplexdata.errors import ScriptError
 from duplexdata.rng import rng_for, stable_hash
 from duplexdata.spoken import sentences
+from duplexdata.talk import Cast, Draft, Talk, behind, exchanges, join, template
 from duplexdata.words import nominal_seconds, split_words
 
 RESET_DIALOGUES = 5
@@ -32,15 +33,6 @@ _SURE_SEC = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
-    """Who is heard: voice ids."""
-
-    user: str
-    assistant: str
-    bystander: str
-
-
-@dataclass(frozen=True, slots=True)
 class Material:
     """What a script is made of.
 
@@ -52,25 +44,6 @@ class Material:
     dialogues: tuple[Dialogue, ...]
     banks: Banks | None
     cast: Cast
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A line that a template wrote, and that a language model may write better.
-
-    Attributes:
-        kind: what it is: "termination", "regeneration", "reset", "back_on_topic", "interweaving" or "distractor".
-        utterance: index of the user's utterance. What the assistant says to it comes behind it.
-        request: which part of it a dialogue gave, behind the transition; its writer.
-        earlier: of an interweaving: indices of what was said about the topic before.
-        overheard: of a distractor: its kind in the phrase bank.
-    """
-
-    kind: str
-    utterance: int
-    request: Turn | None = None
-    earlier: tuple[int, ...] = ()
-    overheard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +84,7 @@ def can_lend(scenario: Scenario, dialogue: Dialogue, timing: TimingConfig) -> bo
     """Whether another conversation of this kind can borrow from `dialogue`: a reset cuts its first reply."""
     if scenario is not Scenario.DIALOGUE_RESET:
         return True
-    return interruptible(_exchanges(dialogue)[0][1].text, dialogue.language, timing)
+    return interruptible(exchanges(dialogue)[0][1].text, dialogue.language, timing)
 
 
 def plan_script(
@@ -214,17 +187,17 @@ def rest_from_sentence(text: str, words_begun: int, language: str) -> str:
 # -- one function per scenario: material -> utterances
 
 
-def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
-    talk = _Talk(material.cast)
+def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
+    talk = Talk(material.cast)
     talk.exchanges(material.dialogues[0])
     return talk
 
 
-def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
+def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """The dialogues' exchanges shuffled, the order inside each kept."""
-    left = [_exchanges(d)[:MOST_PER_TOPIC] for d in material.dialogues]
-    order = rng.permutation([n for n, exchanges in enumerate(left) for _ in exchanges])
-    talk = _Talk(material.cast)
+    left = [exchanges(d)[:MOST_PER_TOPIC] for d in material.dialogues]
+    order = rng.permutation([n for n, pairs in enumerate(left) for _ in pairs])
+    talk = Talk(material.cast)
     said: dict[int, list[int]] = {}
     last = -1
     for n in map(int, order):
@@ -234,63 +207,63 @@ def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random
             bridge = material.banks.transition("topic_interweaving", rng)
         if bridge:
             talk.draft("interweaving", query, earlier=tuple(said[n]))
-        talk.ask(_behind(bridge, query, material.dialogues[0].language))
+        talk.ask(behind(bridge, query, material.dialogues[0].language))
         talk.answer(reply)
         said.setdefault(n, []).extend((len(talk.utterances) - 2, len(talk.utterances) - 1))
         last = n
     return talk
 
 
-def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
+def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """The conversation ends with the request: the assistant stops and says nothing more."""
     target = _pick_reply(material.dialogues[0], timing, rng)
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     talk.exchanges(material.dialogues[0], upto=target + 1)
     talk.draft("termination")
-    talk.interrupt(_template(_banks(material).transition("generation_termination", rng)))
+    talk.interrupt(template(_banks(material).transition("generation_termination", rng)))
     return talk
 
 
-def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
+def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """Asked for the same again, the assistant starts its reply over; then the dialogue goes on."""
     own = material.dialogues[0]
     target = _pick_reply(own, timing, rng)
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     talk.exchanges(own, upto=target + 1)
     talk.draft("regeneration")
-    talk.interrupt(_template(_banks(material).transition("regeneration", rng)))
-    talk.answer(_exchanges(own)[target][1])
+    talk.interrupt(template(_banks(material).transition("regeneration", rng)))
+    talk.answer(exchanges(own)[target][1])
     talk.exchanges(own, since=target + 1)
     return talk
 
 
-def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
+def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """Each dialogue but the last is cut in a reply; the next one's opening comes behind a transition."""
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     banks = _banks(material)
     own, *others = material.dialogues
     talk.exchanges(own, upto=_pick_reply(own, timing, rng) + 1)
     for dialogue in others:
-        query, reply = _exchanges(dialogue)[0]
+        query, reply = exchanges(dialogue)[0]
         transition = banks.transition("dialogue_reset", rng)
         if transition:
             talk.draft("reset", query)
-        talk.interrupt(_behind(transition, query, banks.language))
+        talk.interrupt(behind(transition, query, banks.language))
         talk.answer(reply)
     return talk
 
 
-def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> _Talk:
+def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """A side question mid-reply, its answer, and the rest of the reply; then the dialogue goes on."""
     own, other = material.dialogues[:2]
     banks = _banks(material)
     target = _pick_reply(own, timing, rng)
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     talk.exchanges(own, upto=target + 1)
     resumed = len(talk.utterances) - 1
-    query, reply = _exchanges(other)[0]  # a later one may need what came before it
+    query, reply = exchanges(other)[0]  # a later one may need what came before it
     talk.draft("back_on_topic")
-    talk.interrupt(_behind(banks.transition("back_on_topic", rng), query, banks.language))
+    talk.interrupt(behind(banks.transition("back_on_topic", rng), query, banks.language))
     # A side question gets a short answer: the reply's first sentence.
     talk.answer(replace(reply, text=sentences(reply.text, own.language)[0]))
     talk.resume(banks.transition("resumption", rng), resumed)
@@ -298,7 +271,7 @@ def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Gene
     return talk
 
 
-_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], _Talk]] = {
+_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], Talk]] = {
     Scenario.UNINTERRUPTED: _uninterrupted,
     Scenario.TOPIC_INTERWEAVING: _topic_interweaving,
     Scenario.GENERATION_TERMINATION: _generation_termination,
@@ -306,53 +279,6 @@ _SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Genera
     Scenario.DIALOGUE_RESET: _dialogue_reset,
     Scenario.BACK_ON_TOPIC: _back_on_topic,
 }
-
-
-class _Talk:
-    """Utterances in the making; keeps the indices that later ones refer to, and notes which of them are drafts."""
-
-    def __init__(self, cast: Cast) -> None:
-        self._cast = cast
-        self.utterances: list[Utterance] = []
-        self.drafts: list[Draft] = []
-
-    def _add(self, channel: Channel, kind: Kind, turn: Turn, **links: int | None) -> None:
-        voice = self._cast.user if channel is Channel.USER else self._cast.assistant
-        self.utterances.append(Utterance(channel, kind, turn.text, turn.writer, voice, **links))  # type: ignore[arg-type]
-
-    def draft(self, kind: str, request: Turn | None = None, earlier: tuple[int, ...] = ()) -> None:
-        """The next utterance is one."""
-        self.drafts.append(Draft(kind, len(self.utterances), request, earlier))
-
-    def ask(self, turn: Turn) -> None:
-        self._add(Channel.USER, Kind.QUERY, turn)
-
-    def answer(self, turn: Turn) -> None:
-        asked = max(i for i, u in enumerate(self.utterances) if u.channel is Channel.USER)
-        self._add(Channel.ASSISTANT, Kind.REPLY, turn, replies_to=asked)
-
-    def interrupt(self, turn: Turn) -> None:
-        """Barge into the reply said last."""
-        self._add(Channel.USER, Kind.INTERRUPTION, turn, interrupts=len(self.utterances) - 1)
-
-    def resume(self, transition: str, reply: int) -> None:
-        rest = Turn(Channel.ASSISTANT, transition, f"template+{self.utterances[reply].writer}")
-        self._add(Channel.ASSISTANT, Kind.RESUMPTION, rest, resumes=reply)
-
-    def exchanges(self, dialogue: Dialogue, since: int = 0, upto: int | None = None) -> None:
-        for query, reply in _exchanges(dialogue)[since:upto]:
-            self.ask(query)
-            self.answer(reply)
-
-
-def _template(text: str) -> Turn:
-    return Turn(Channel.USER, text, "template")
-
-
-def _behind(transition: str, turn: Turn, language: str) -> Turn:
-    """The user's turn behind a transition, which may be empty."""
-    writer = f"template+{turn.writer}" if transition else turn.writer
-    return Turn(turn.channel, join(transition, turn.text, language), writer)
 
 
 # -- what is laid over
@@ -413,12 +339,8 @@ def _overlay(kind: Kind, text: str, voice: str, over: int | None) -> Utterance:
 # -- small helpers
 
 
-def _exchanges(dialogue: Dialogue) -> list[tuple[Turn, Turn]]:
-    return list(zip(dialogue.turns[::2], dialogue.turns[1::2], strict=False))
-
-
 def _long_replies(dialogue: Dialogue, timing: TimingConfig) -> list[int]:
-    return [n for n, (_, r) in enumerate(_exchanges(dialogue)) if interruptible(r.text, dialogue.language, timing)]
+    return [n for n, (_, r) in enumerate(exchanges(dialogue)) if interruptible(r.text, dialogue.language, timing)]
 
 
 def _pick_reply(dialogue: Dialogue, timing: TimingConfig, rng: np.random.Generator) -> int:
@@ -439,7 +361,7 @@ def _possible(asked: Scenario, material: Material, timing: TimingConfig) -> Scen
     if len(material.dialogues) < enough.get(asked, 1):
         return Scenario.UNINTERRUPTED
     if asked is Scenario.DIALOGUE_RESET and not all(
-        interruptible(_exchanges(d)[0][1].text, d.language, timing) for d in material.dialogues[1:-1]
+        interruptible(exchanges(d)[0][1].text, d.language, timing) for d in material.dialogues[1:-1]
     ):
         return Scenario.UNINTERRUPTED
     return asked
@@ -458,25 +380,6 @@ def _banks(material: Material) -> Banks:
     if material.banks is None:
         raise ScriptError("no_phrases", f"no phrase bank for the language {material.dialogues[0].language!r}")
     return material.banks
-
-
-def join(first: str, second: str, language: str) -> str:
-    """Two phrases as one text; behind a comma the second goes on in lower case, but for "I" and names."""
-    if not first or not second:
-        return first or second
-    if language.split("-")[0] == "zh":
-        return first + second
-    head = second.split(" ", 1)[0]
-    if first.endswith(",") and head.lower() in _LOWERED:
-        second = second[0].lower() + second[1:]
-    return f"{first} {second}"
-
-
-_LOWERED = frozenset(
-    "a an and are at based be by calculate can compare could create define describe did do does explain find for from "
-    "generate give hey how identify if in is it let list make my name of on please provide should summarize tell that "
-    "the there these this to was were what when where which who whose why will with would write you your".split()
-)
 
 
 def _join_all(parts: Sequence[str], language: str) -> str:

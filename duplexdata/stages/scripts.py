@@ -13,7 +13,7 @@ import numpy as np
 
 from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Rejected, Scenario, Script, Utterance
 from duplexdata.errors import ShardError
-from duplexdata.interactions import Cast, Material, Planned, can_lend, dialogues_needed, fits, plan_drafts
+from duplexdata.interactions import Material, Planned, can_lend, dialogues_needed, fits, plan_drafts
 from duplexdata.resources import banks
 from duplexdata.rng import rng_for
 from duplexdata.shards import FileFacts, sha256, write_text
@@ -24,6 +24,7 @@ from duplexdata.stages.ingest import read_pool
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.work import Counts, Marker, Shard, read_marker, write_marker
 from duplexdata.stages.writing import Scribe
+from duplexdata.talk import Cast
 
 _LOOK_AHEAD = 64
 """Dialogues looked through for one that a scenario fits before another scenario is taken."""
@@ -81,6 +82,12 @@ def _utterance(raw: dict[str, Any]) -> Utterance:
     if raw["pause"] is not None:
         raw["pause"] = Pause(**raw["pause"])
     return Utterance(**raw)
+
+
+def written_scripts(plan: Plan, shard: Shard, scribe: Scribe) -> Iterator[Script]:
+    """A shard's scripts by a writer, without a file."""
+    pool, _ = read_pool(plan, shard)
+    yield from _Planner(plan, shard, pool).written_scripts(scribe)
 
 
 @dataclass(frozen=True, slots=True)

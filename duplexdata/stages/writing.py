@@ -15,10 +15,11 @@ from pydantic import BaseModel
 
 from duplexdata.config import Config
 from duplexdata.dialogue import Dialogue, Scenario, Script
-from duplexdata.interactions import Draft, Planned
+from duplexdata.interactions import Planned
 from duplexdata.rng import rng_for
 from duplexdata.stages.plan import Plan, model_name
 from duplexdata.stages.work import Counts
+from duplexdata.talk import Draft
 from duplexdata.windows import windows
 from duplexdata.writer.placing import place_draft, place_follow_up, place_rewrite, without_overlay
 from duplexdata.writer.prompts import PromptFile, load_prompt
@@ -162,7 +163,8 @@ class Scribe:
 
     def _rounds(self, planned: Sequence[Planned]) -> tuple[list[tuple[int, Draft]], list[tuple[int, Draft]]]:
         """What is overheard fits what was said: where that is being written, it comes second."""
-        first, second = [], []
+        first: list[tuple[int, Draft]] = []
+        second: list[tuple[int, Draft]] = []
         for n, p in enumerate(planned):
             said = [d for d in p.drafts if d.kind != "distractor"]
             heard = [d for d in p.drafts if d.kind == "distractor"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pydantic import BaseModel
 
 from duplexdata.dialogue import Channel, Dialogue, Pause, Script, Turn, Utterance
-from duplexdata.interactions import Draft, join
+from duplexdata.talk import Draft, join
 from duplexdata.words import split_words
 from duplexdata.writer.checks import as_said
 from duplexdata.writer.reply_models import (

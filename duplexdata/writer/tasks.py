@@ -7,7 +7,7 @@ for the same texts again, and finds them in the cache. A dialogue's rewrite does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from duplexdata.config import TextConfig, TimingConfig
 from duplexdata.dialogue import Channel, Dialogue, Script, Turn, Utterance
-from duplexdata.interactions import Draft, interruptible, least_interruptible_sec
+from duplexdata.interactions import interruptible, least_interruptible_sec
 from duplexdata.rng import stable_hash
 from duplexdata.spoken import sentences
+from duplexdata.talk import Draft
 from duplexdata.words import nominal_seconds
 from duplexdata.writer import checks, reply_models
 from duplexdata.writer.checks import Slot, TurnSlot
@@ -251,8 +252,8 @@ def _draft_task(
     script: Script,
     draft: Draft,
     prompt: PromptFile,
-    material: dict[str, object],
-    values: dict[str, str],
+    material: Mapping[str, object],
+    values: Mapping[str, str],
     kind: type[R],
     check: Callable[[R], Fault | None],
 ) -> Task:
@@ -263,8 +264,8 @@ def _draft_task(
 def _task(
     whose: str,
     prompt: PromptFile,
-    material: dict[str, object],
-    values: dict[str, str],
+    material: Mapping[str, object],
+    values: Mapping[str, str],
     kind: type[R],
     check: Callable[[R], Fault | None],
 ) -> Task:

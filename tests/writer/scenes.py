@@ -13,8 +13,8 @@ from pydantic import BaseModel
 
 from duplexdata.config import TextConfig, TimingConfig
 from duplexdata.dialogue import Channel, Dialogue, Kind, Scenario, Script, Turn, Utterance
-from duplexdata.interactions import Draft
 from duplexdata.spoken import speakable_dialogue
+from duplexdata.talk import Draft
 from duplexdata.writer.placing import place_draft, place_follow_up, place_rewrite
 from duplexdata.writer.prompts import PromptFile, load_prompt
 from duplexdata.writer.reply_models import FollowUp, Rewrite
