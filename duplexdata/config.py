@@ -185,7 +185,8 @@ class WriterConfig:
     """Most that a run may spend, in all its processes and however often it is resumed; sent and received tokens."""
     usd_per_million_input: float | None = None
     usd_per_million_output: float | None = None
-    """Prices of tokens, as they are billed in `mode`; both or none."""
+    """Prices of tokens; both or none. With batches: those of single requests, if the budget must hold to the cent,
+    since repairs are single requests."""
     cache: str | None = None
     """File with all replies so far; None: duplexdata/replies.sqlite in the user's cache folder."""
     batch_requests: int = 5000

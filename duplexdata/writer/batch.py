@@ -24,7 +24,9 @@ from duplexdata.writer.parsing import RawReply
 from duplexdata.writer.types import Task
 
 _CLAIMED_AT_A_TIME = 100
-_POLL_SEC = 1.0
+_LONGEST_POLL_SEC = 1.0
+_LEAST_SHARE = 16
+"""A budget that has room for less than one in so many of a batch's requests counts as spent."""
 
 
 class BatchWriter:
@@ -35,6 +37,7 @@ class BatchWriter:
         self._live = LiveWriter(config, run)
         self._jobs: Jobs | None = None
         self._folder = run / "batches"
+        self._fetching: dict[bytes, asyncio.Event] = {}
 
     def write(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """See `Writer.write`. In memory are the tasks of `writer.batches` batches."""
@@ -80,23 +83,45 @@ class BatchWriter:
         return self._live.run_in_loop(self._fetch(missing)) if missing else None
 
     async def _fetch(self, requests: list[Request]) -> None:
-        """Get what batches have to say about requests into the cache. What another process asks for is left to it."""
+        """Get what batches have to say about requests into the cache: ours, and those of other processes."""
         if self._jobs is None:
             self._jobs = Jobs(self._config, self._live.endpoint, self._live.cache, self._live.ledger, self._folder)
-        mine: dict[bytes, Request] = {}
-        for i, request in enumerate(requests):
-            if self._live.cache.claim(request.key) is True:
-                mine[request.key] = request
-            if i % _CLAIMED_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-        try:
-            for job in self._jobs.left_over(mine):
+        poll_sec = 0.2
+        while True:
+            for job in self._jobs.under_way({r.key for r in requests}):
                 await self._jobs.collect(job)
-            left = self._unknown(list(mine.values()))
+            requests = await self._fetch_ours(self._unknown(requests))
+            if not requests:
+                return
+            await asyncio.sleep(poll_sec)
+            poll_sec = min(2 * poll_sec, _LONGEST_POLL_SEC)
+
+    async def _fetch_ours(self, requests: list[Request]) -> list[Request]:
+        """Make batches of what nobody else is asking for. Returns: the rest."""
+        assert self._jobs is not None
+        mine: dict[bytes, Request] = {}
+        done, others, rest = asyncio.Event(), [], []
+        try:
+            for i, request in enumerate(requests):
+                if (other := self._fetching.get(request.key)) is not None:
+                    others.append(other)
+                elif (claimed := self._live.cache.claim(request.key)) is True:
+                    mine[request.key], self._fetching[request.key] = request, done
+                elif claimed is False:
+                    rest.append(request)
+                if i % _CLAIMED_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+            left = list(mine.values())
             while left:
                 left = left[await self._run_batch(left) :]
         finally:
+            for key in mine:
+                del self._fetching[key]
             self._live.cache.release(mine)
+            done.set()
+        for other in others:
+            await other.wait()
+        return rest
 
     def _unknown(self, requests: list[Request]) -> list[Request]:
         known: dict[bytes, RawReply] = self._live.cache.get_many([r.key for r in requests])
@@ -105,15 +130,15 @@ class BatchWriter:
     async def _run_batch(self, requests: list[Request]) -> int:
         """Ask for the first of them in one batch, as many as the budget has room for.
 
-        Returns: how many. Raises: BudgetError: there is room for none.
+        Returns: how many. Raises: BudgetError: for too few: each batch may take a day.
         """
         assert self._jobs is not None
-        n, poll_sec = len(requests), 0.05
-        while (job := self._jobs.reserve(requests[:n], last=n == 1)) is None:
-            if n == 1:  # what others have reserved may become free
+        n, least, poll_sec = len(requests), -(-len(requests) // _LEAST_SHARE), 0.05
+        while (job := self._jobs.reserve(requests[:n], last=n == least)) is None:
+            if n == least:  # what others have reserved may become free
                 await asyncio.sleep(poll_sec)
-                poll_sec = min(2 * poll_sec, _POLL_SEC)
-            n = max(1, n // 2)
+                poll_sec = min(2 * poll_sec, _LONGEST_POLL_SEC)
+            n = max(least, n // 2)
         await self._jobs.run(job, _lines(requests[:n], self._live))
         return n
 

@@ -98,8 +98,8 @@ class Jobs:
         """
         await self._together(job.id, self._submit_and_collect(job, lines))
 
-    def left_over(self, keys: Collection[bytes]) -> list[Job]:
-        """Jobs of processes that ended before they had their replies, with any of the requests."""
+    def under_way(self, keys: Collection[bytes]) -> list[Job]:
+        """Jobs with any of the requests, whoever made them: also a process that ended before it had their replies."""
         wanted = {key.hex() for key in keys}
         found = []
         for path in sorted(self._folder.glob("*.json")):

@@ -65,7 +65,7 @@ class ReplyCache:
             rows += self._database.run(lambda c, q=query, p=part: c.execute(q, p).fetchall())  # type: ignore[misc]
         found, damaged = {}, []
         for key, reply, total in rows:
-            if zlib.crc32(key + reply) == total:
+            if isinstance(reply, bytes) and zlib.crc32(key + reply) == total:
                 found[key] = RawReply(**json.loads(reply))
             else:
                 damaged.append(key)

@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,10 +75,14 @@ class _Trouble(Exception):
 class Endpoint:
     """An endpoint, asked from one event loop.
 
+    Args:
+        proven: names of prompts that the endpoint has answered before; added to.
+        charge: called with a prompt's name and a reply that was paid for and is of no use.
+
     Raises: WriterError: there is no key where one is needed. ConfigError: the address holds more than an address.
     """
 
-    def __init__(self, config: WriterConfig) -> None:
+    def __init__(self, config: WriterConfig, proven: set[str], charge: Callable[[str, RawReply], None]) -> None:
         assert config.model is not None
         key = read_key(config)
         self._config = config
@@ -98,7 +102,7 @@ class Endpoint:
         self.host = f"{address.hostname}:{address.port}" if address.port else str(address.hostname)
         self._limit_field = "max_tokens"
         self._served_at = -1e9
-        self._proven: set[str] = set()
+        self._proven, self._charge = proven, charge
         self._probing = asyncio.Lock()
 
     async def complete(self, request: Request, meter: Meter) -> RawReply:
@@ -243,7 +247,8 @@ class Endpoint:
             if request.prompt in self._proven:
                 return
             try:
-                await self._probe(request.body)
+                if await self._probe(request.prompt, request.body):
+                    self._proven.add(request.prompt)
             except openai.APIStatusError as error:
                 if error.status_code < 500 and error.status_code not in (408, 409, 429):
                     raise self.error(
@@ -252,8 +257,6 @@ class Endpoint:
                     ) from None
             except openai.OpenAIError:
                 return
-            else:
-                self._proven.add(request.prompt)
 
     async def _answers(self) -> bool:
         """Whether the endpoint answers a request that nothing can be wrong with."""
@@ -261,17 +264,26 @@ class Endpoint:
             if time.monotonic() - self._served_at < 1:
                 return True
             try:
-                await self._probe({"model": self._config.model})
+                answers = await self._probe("probe", {"model": self._config.model})
             except openai.OpenAIError:
                 return False
-            self._served_at = time.monotonic()
-            return True
+            if answers:
+                self._served_at = time.monotonic()
+            return answers
 
-    async def _probe(self, body: Mapping[str, Any]) -> None:
+    async def _probe(self, prompt: str, body: Mapping[str, Any]) -> bool:
+        """Whether a small request with the fields of `body` is answered with a completion."""
         small = {k: v for k, v in body.items() if k != "max_tokens"}
         small["messages"] = [{"role": "user", "content": "Reply with any small example."}]
         small[self._limit_field] = 16
-        await self._post(small, Meter())
+        content = await self._post(small, Meter())
+        try:
+            reply = self.reply(json.loads(content, strict=False), 16)
+        except (ValueError, RecursionError):
+            return False
+        if reply is not None:
+            self._charge(prompt, reply)
+        return reply is not None
 
     def _gone(self, trouble: _Trouble) -> WriterError:
         patience = f"for writer.patience_sec ({self._config.patience_sec:g} s)"

@@ -209,7 +209,7 @@ class Ledger:
         return (
             f"the budget for the language model is spent: {tokens:,} tokens"
             + (f", {usd:.4f} USD" if usd is not None else "")
-            + f" of {' and '.join(limits)}, and the next request may take {prompt_tokens + completion_tokens:,}"
+            + f" of {' and '.join(limits)}, and what comes next may take {prompt_tokens + completion_tokens:,}"
             " tokens. All replies so far are kept: raise the limit and run the same command again to go on"
         )
 

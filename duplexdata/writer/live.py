@@ -64,6 +64,7 @@ class LiveWriter:
         self._thread: threading.Thread | None = None
         self._endpoint: Endpoint | None = None
         self._asking: dict[bytes, asyncio.Event] = {}
+        self._proven: set[str] = set()
 
     def write(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """See `Writer.write`. Closing the iterator before its end takes back what was asked for."""
@@ -134,7 +135,7 @@ class LiveWriter:
     async def _start(self) -> None:
         from duplexdata.writer.endpoint import Endpoint  # loads the client: not where everything is known
 
-        self._endpoint = Endpoint(self._config)
+        self._endpoint = Endpoint(self._config, self._proven, self._charge)
         self._slots = asyncio.Semaphore(self._config.in_flight)
         self._heart = asyncio.get_running_loop().create_task(self._beat())
 
@@ -167,6 +168,7 @@ class LiveWriter:
                 if (raw := known.get(request.key)) is None:
                     asked.append((i, steps, request))
                     continue
+                self._proven.add(request.prompt)
                 step = _advance(steps, (raw, True))
                 if isinstance(step, Request):
                     next_going.append((i, steps, step))
@@ -237,6 +239,9 @@ class LiveWriter:
                 self.cache.release([request.key])
             else:
                 self.ledger.correct_pace(spent.prompt_tokens + spent.completion_tokens - booked)
+
+    def _charge(self, prompt: str, reply: RawReply) -> None:
+        self.ledger.settle("", prompt, Spent(1, reply.prompt_tokens, reply.completion_tokens))
 
     async def _reserve(self, reservation: str, request: Request) -> None:
         poll_sec = 0.02

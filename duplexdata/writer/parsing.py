@@ -18,7 +18,6 @@ _THOUGHT = re.compile(r"^\s*<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | r
 _OPEN_THOUGHT = re.compile(r"^\s*<(think|thinking|reasoning)>", re.IGNORECASE)
 _REST_OF_THOUGHT = re.compile(r"^.*</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"^\s*```[\w-]*[ \t]*\n?(.*?)\n?[ \t]*```\s*$", re.DOTALL)
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN_FAULTS = 3
 
 
@@ -54,14 +53,11 @@ def parse_reply(raw: RawReply, prompt: Prompt) -> pydantic.BaseModel | Fault:
     except (ValueError, RecursionError):
         return Fault("no_json", "It is no JSON.")
     try:
-        reply = prompt.reply.model_validate(value)
+        return prompt.reply.model_validate(value)
     except pydantic.ValidationError as error:
         return Fault("schema", f"It does not follow the JSON Schema: {_told(error)}.")
     except RecursionError:
         return Fault("schema", "It does not follow the JSON Schema: it is nested too deeply.")
-    if "\\u" in text and _SURROGATE.search(_texts(value)):
-        return Fault("no_json", "It holds half of a surrogate pair, which is no character.")
-    return reply
 
 
 def bare(text: str) -> str:
@@ -77,10 +73,6 @@ def bare(text: str) -> str:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
-
-
-def _texts(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _told(error: pydantic.ValidationError) -> str:

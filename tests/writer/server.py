@@ -261,6 +261,7 @@ class Server:
         if parts == ["files"] and method == "POST":
             reply = self.new_file(_uploaded(headers["content-type"], body), "batch")
         elif parts[0] == "files" and method == "GET" and parts[-1] == "content" and parts[1] in self.files:
+            await self.hang(name)
             return self.send(writer, 200, self.files[parts[1]], {"Content-Type": "application/octet-stream"})
         elif parts[0] == "files" and method == "DELETE":
             self.files.pop(parts[1], None)
@@ -275,7 +276,14 @@ class Server:
             return self.error(writer, 404, f"no such thing: {path}")
         if fault == "drop_after":  # done, and the client never hears of it
             return False
+        await self.hang(name)
         return self.send(writer, 200, reply)
+
+    async def hang(self, name: str) -> None:
+        """What was asked for is done, and the client waits to hear of it."""
+        if self.settings.get("hang") == name:
+            self.stats["hanging"] += 1
+            await asyncio.sleep(600)
 
     def new_file(self, content: bytes, purpose: str) -> dict[str, Any]:
         file_id = f"file-{len(self.files) + 1}-{self.stats['files made']}"

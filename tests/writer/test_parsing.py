@@ -6,7 +6,7 @@ import json
 
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tasks_for_tests import PROMPT, Line
 
@@ -93,10 +93,12 @@ def test_no_text_makes_it_raise(text: str, finish: str) -> None:
     assert isinstance(parsed(text, finish), Fault | Line)
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
-    )
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
 )
+
+
+@settings(max_examples=40)
+@given(_JSON)
 def test_no_json_makes_it_raise(value: object) -> None:
     assert isinstance(parsed(json.dumps(value)), Fault | Line)
