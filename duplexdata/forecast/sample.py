@@ -61,7 +61,8 @@ def plan_writer(
     with tempfile.TemporaryDirectory(prefix="duplexdata-plan-") as folder:
         plan = make_plan(kept, Path(folder))
         ingest(plan)
-        for shard in _spread(shards_of(config)):
+        shards = shards_of(config)
+        for shard in _spread(shards):
             if sampled >= sample:
                 break
             for _ in written_scripts(plan, shard, Scribe(writer, kept)):
@@ -73,6 +74,7 @@ def plan_writer(
         conversations=config.conversations,
         sampled=sampled,
         workers=workers,
+        shards=len(shards),
         seconds_per_call=seconds_per_call,
     )
 

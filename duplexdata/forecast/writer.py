@@ -25,6 +25,8 @@ TOKENS_PER_SECOND = 50.0
 FIRST_TOKEN_SEC = 0.5
 BATCH_HOURS = 24.0
 """Within which the Batch API promises a batch."""
+ROUNDS = (("rewrite",), ("follow_up",), ("termination", "regeneration", "reset", "back_on_topic", "interweaving"))
+"""What a shard asks for at once, one after the other; distractors come last."""
 
 _REPLY_TOKENS = {
     "follow_up": 130,
@@ -33,7 +35,7 @@ _REPLY_TOKENS = {
     "regeneration": 85,
     "reset": 45,
     "back_on_topic": 70,
-    "interweaving": 25,
+    "interweaving": 18,
 }
 """Of a usual reply with its JSON; of a rewrite it depends on the dialogue."""
 _JSON_TOKENS = 14
@@ -143,12 +145,14 @@ def forecast_writer(
     conversations: int,
     sampled: int,
     workers: int,
+    shards: int = 1,
     seconds_per_call: float | None = None,
 ) -> WriterForecast:
     """From a sample of a build's conversations to all of them.
 
     Args:
         sampled: conversations that were `measured`, at least 1.
+        shards: of the build; each waits for its own batches.
         workers: processes, each with `writer.in_flight` requests on their way.
         seconds_per_call: None: from the length of replies, at a usual speed.
     """
@@ -166,7 +170,11 @@ def forecast_writer(
         sampled=sampled,
         kinds=kinds,
         usd=usd,
-        hours=_hours(calls, sent + received, config, workers, seconds_per_call),
+        hours=(
+            _batch_hours(kinds, config, -(-shards // workers), shards)
+            if config.mode == "batch"
+            else _hours(calls, sent + received, config, workers, seconds_per_call)
+        ),
         seconds_per_call=seconds_per_call,
         over_budget=tuple(
             name
@@ -195,9 +203,16 @@ def _usd(sent: int, received: int, config: WriterConfig) -> float | None:
 
 
 def _hours(calls: int, tokens: int, config: WriterConfig, workers: int, seconds_per_call: float) -> float:
-    if config.mode == "batch":
-        return BATCH_HOURS * math.ceil(calls / (config.batch_requests * config.batches * workers))
     hours = calls * seconds_per_call / (config.in_flight * workers) / 3600
     if config.tokens_per_minute is not None:
         hours = max(hours, tokens / config.tokens_per_minute / 60)
     return hours
+
+
+def _batch_hours(kinds: tuple[KindForecast, ...], config: WriterConfig, turns: int, shards: int) -> float:
+    """`turns` shards after each other, each in rounds that wait for each other. Repairs are asked for one by one."""
+    texts = {k.kind: k.texts for k in kinds}
+    rounds = [sum(texts.get(kind, 0) for kind in kinds) for kinds in (*ROUNDS, ("distractor",))]
+    at_once = config.batch_requests * config.batches * shards
+    waits = sum(math.ceil(n / at_once) for n in rounds if n)
+    return BATCH_HOURS * turns * waits

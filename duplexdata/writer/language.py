@@ -19,8 +19,10 @@ _NUMBERS = frozenset(
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion first "
     "second third half quarter percent point".split()
 )
-_STEM = 5
-"""Letters by which words are taken for forms of one word: enough for "bake, baked, baking" to meet in most cases."""
+_STEM = 6
+"""Letters by which words are taken for forms of one word, endings taken off."""
+_ENDINGS = ("ings", "ing", "ied", "ies", "ed", "es", "er", "ly", "s", "e", "y")
+_LEAST_STEM = 3
 
 # The commonest words of languages that share their letters. What English has in common with one counts for both.
 _STOP = {
@@ -82,7 +84,16 @@ def content(text: str, language: str) -> frozenset[str]:
     if primary(language) in ("zh", "ja"):
         return frozenset(run[i : i + 2] for run in _HAN_RUN.findall(text) for i in range(len(run) - 1))
     words = (w.replace("’", "'").removesuffix("'s") for w in map(str.lower, _LETTERS.findall(text)))
-    return frozenset(w[:_STEM] for w in words if len(w) > 2 and w not in _COMMON)
+    return frozenset(_stem(w)[:_STEM] for w in words if len(w) > 2 and w not in _COMMON)
+
+
+def _stem(word: str) -> str:
+    """ "bake", "baked" and "baking", "slip", "slips" and "slipping" meet; rough, and the same everywhere."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= _LEAST_STEM:
+            word = word[: -len(ending)]
+            break
+    return word[:-1] if len(word) > _LEAST_STEM and word[-1] == word[-2] else word
 
 
 @lru_cache(maxsize=4096)
@@ -92,7 +103,7 @@ def vocabulary(text: str, language: str) -> frozenset[str]:
     if primary(language) in ("zh", "ja"):
         return frozenset(c for run in _HAN_RUN.findall(text) for c in run if c not in _ZH_STOP)
     words = (w.replace("’", "'").removesuffix("'s") for w in map(str.lower, _LETTERS.findall(text)))
-    return frozenset(w[: _STEM - 1] for w in words if len(w) > 2 and w not in _EMPTY)
+    return frozenset(_stem(w)[: _STEM - 2] for w in words if len(w) > 2 and w not in _EMPTY)
 
 
 _ZH_STOP = frozenset("的了是我你他她它们吗呢吧啊请问在和就都也还要去来很这那一不有个什么怎样会能可以为上下里说")

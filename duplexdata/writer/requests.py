@@ -28,8 +28,9 @@ _LEAD = (
     r"actually)\b[,.]?\s+)*"
 )
 _OPENS_QUESTION = re.compile(
-    rf"{_LEAD}(?:(?:what|who|whom|when|where|why|how|which)(?:'s|'re|\s+(?:is|are|was|were|do|does|did|can|could|should|would|will|"
-    r"much|many|long|far|about))\b(?!\s+(?:i|did i|do i|was i|could i)\b)|"
+    # "Where did I leave it" is asked of oneself, "how do I bake it" is not.
+    rf"{_LEAD}(?:(?:what|who|whom|when|where|why|how|which)(?:(?:'s|'re)|\s+(?:(?:is|are|were|do|does|can|would|will|"
+    r"much|many|long|far|about)\b|(?:was|did|could|should)\b(?!\s+i\b)))|"
     r"(?:do|did|does|have|are|is|should|may|can|could|would|will)\s+(?:you|i|we|it|there|that|this)\b(?!,))",
     _I,
 )
@@ -84,7 +85,8 @@ _ZH_WISHES = re.compile(r"我想(?:知道|问)|我的问题|你刚(?:才|刚)?�
 _ZH_TO_YOU = re.compile(r"[你您]")
 _ZH_CALLS_SOMEBODY = re.compile(
     r"(?:^|[。！，])(?:喂|哎|诶|好|行|嗯)?(?:，)?(?:妈妈?|爸爸?|爷爷|奶奶|外公|外婆|姥姥|姥爷|老公|老婆|亲爱的|宝贝|宝宝|孩子|儿子|闺女|大家|"
-    r"师傅|老师|医生|哥|姐|弟弟?|妹妹?|[小老阿][\u4e00-\u9fff]|[\u4e00-\u9fff]{2,3})(?=[，。！]|$)"
+    r"师傅|老师|医生|哥|姐|弟弟?|妹妹?|[小老阿][\u4e00-\u9fff])(?=[，。！]|$)|"
+    r"(?:^|[。！])[\u4e00-\u9fff]{2,3}(?=，)"
 )
 
 QUESTION_MARKS = ("?", "？", "؟")
