@@ -23,7 +23,6 @@ from duplexdata.writer.live import LiveWriter, Outcome
 from duplexdata.writer.parsing import RawReply
 from duplexdata.writer.types import Task
 
-_CLAIMED_AT_A_TIME = 100
 _LONGEST_POLL_SEC = 1.0
 _LEAST_SHARE = 16
 """A budget that has room for less than one in so many of a batch's requests counts as spent."""
@@ -90,7 +89,7 @@ class BatchWriter:
         while True:
             for job in self._jobs.under_way({r.key for r in requests}):
                 await self._jobs.collect(job)
-            requests = await self._fetch_ours(self._unknown(requests))
+            requests = self._unknown(await self._fetch_ours(self._unknown(requests)))
             if not requests:
                 return
             await asyncio.sleep(poll_sec)
@@ -101,16 +100,16 @@ class BatchWriter:
         assert self._jobs is not None
         mine: dict[bytes, Request] = {}
         done, others, rest = asyncio.Event(), [], []
+        free = {r.key for r in requests if r.key not in self._fetching}
+        claimed = self._live.cache.claim_many(list(free))
+        for request in requests:
+            if request.key in claimed:
+                mine[request.key], self._fetching[request.key] = request, done
+            elif request.key in free:
+                rest.append(request)
+            else:
+                others.append(self._fetching[request.key])
         try:
-            for i, request in enumerate(requests):
-                if (other := self._fetching.get(request.key)) is not None:
-                    others.append(other)
-                elif (claimed := self._live.cache.claim(request.key)) is True:
-                    mine[request.key], self._fetching[request.key] = request, done
-                elif claimed is False:
-                    rest.append(request)
-                if i % _CLAIMED_AT_A_TIME == 0:
-                    await asyncio.sleep(0)
             left = list(mine.values())
             while left:
                 left = left[await self._run_batch(left) :]

@@ -85,7 +85,7 @@ class Jobs:
         )
         sent, received = sum(r.most_prompt_tokens for r in requests), sum(r.max_tokens for r in requests)
         try:
-            return job if self._ledger.reserve(job.id, sent, received, keep=True) else None
+            return None if self._ledger.reserve(job.id, sent, received, keep=True) is None else job
         except BudgetError:
             if last:
                 raise

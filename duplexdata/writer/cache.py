@@ -75,12 +75,16 @@ class ReplyCache:
 
     def claim(self, key: bytes) -> RawReply | bool:
         """The reply, if it is known by now; True: nobody else is asking, and we may; False: somebody is."""
-        if reply := self.get(key):
-            return reply
+        return self.get(key) or key in self.claim_many([key])
+
+    def claim_many(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those that are not known and that nobody else is asking for: we may."""
+        if not keys:
+            return set()
         self._beat()
         owner, now, lease = self._owner, time.time(), self._lease_sec
 
-        def work(c: sqlite3.Connection) -> bool:
+        def one(c: sqlite3.Connection, key: bytes) -> bool:
             if c.execute("SELECT 1 FROM replies WHERE key = ?", (key,)).fetchone():
                 return False
             row = c.execute("SELECT owner, expires FROM claims WHERE key = ?", (key,)).fetchone()
@@ -90,7 +94,7 @@ class ReplyCache:
             c.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, owner, now + lease))
             return True
 
-        return self._database.run(work, write=True)
+        return self._database.run(lambda c: {key for key in keys if one(c, key)}, write=True)
 
     def put(self, key: bytes, reply: RawReply) -> RawReply:
         """Keep a reply, for good when this returns, and give up the claim.

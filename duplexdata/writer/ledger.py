@@ -81,46 +81,59 @@ class Ledger:
             path, _SCHEMA, application=_APPLICATION, setting="the run's work folder", replaceable=False
         )
 
-    def reserve(self, key: str, prompt_tokens: int, completion_tokens: int, *, keep: bool = False) -> bool:
-        """Set aside the most that a request can take.
+    def reserve(
+        self, key: str, prompt_tokens: int, completion_tokens: int, *, pace: int = 0, keep: bool = False
+    ) -> float | None:
+        """Set aside the most that a request can take, and give it its turn.
+
+        Turns go by a virtual clock, as in the generic cell rate algorithm (ITU-T I.371): it runs ahead by the time
+        that each request takes at the rate.
 
         Args:
             key: of the reservation; one that is there already is replaced.
+            pace: tokens to book against `writer.tokens_per_minute`.
             keep: note it even where there is no budget, so that `settle_once` finds it.
 
-        Returns: whether there is room; if not, what others have reserved may still become free.
+        Returns: seconds to wait before sending it; None: there is no room, but what others have reserved may become
+            free.
         Raises: BudgetError: there is no room, and nothing will become free.
         """
-        if self._config.max_tokens is None and self._config.max_usd is None and not keep:
-            return True
+        budget = self._config.max_tokens is not None or self._config.max_usd is not None
+        paced = self._config.tokens_per_minute is not None and pace > 0
+        if not (budget or keep or paced):
+            return 0.0
         now = time.time()
 
-        def work(c: sqlite3.Connection) -> tuple[bool, Spent | None]:
-            self._refresh(c, now)
-            c.execute("DELETE FROM reserved WHERE id = ?", (key,))
-            sent, received = _sum(c, "spent")
-            sent_open, received_open = _sum(c, "reserved")
-            wanted = sent + sent_open + prompt_tokens, received + received_open + completion_tokens
-            if self._fits(*wanted):
+        def work(c: sqlite3.Connection) -> tuple[float | None, Spent | None]:
+            if budget or keep:
+                self._refresh(c, now)
+                c.execute("DELETE FROM reserved WHERE id = ?", (key,))
+                room, exhausted = self._room(c, now, prompt_tokens, completion_tokens)
+                if not room:
+                    return None, exhausted
                 row = (key, self._owner, now + self._lease_sec, prompt_tokens, completion_tokens)
                 c.execute("INSERT INTO reserved VALUES (?, ?, ?, ?, ?)", row)
-                return True, None
-            sent_lost, received_lost = _sum(c, "reserved", f"WHERE expires < {now!r}")
-            if self._fits(sent + sent_lost + prompt_tokens, received + received_lost + completion_tokens):
-                return False, None
-            return False, Spent(0, sent + sent_lost, received + received_lost)
+            return self._turn(c, now, pace) if paced else 0.0, None
 
-        room, exhausted = self._database.run(work, write=True)
+        wait_sec, exhausted = self._database.run(work, write=True)
         if exhausted is not None:
             raise BudgetError(self._told(exhausted, prompt_tokens, completion_tokens))
-        return room
+        return wait_sec
 
-    def settle(self, key: str, prompt: str, spent: Spent) -> None:
-        """Put down what a request took, and give up its reservation."""
+    def settle(self, key: str, prompt: str, spent: Spent, *, pace: int = 0) -> None:
+        """Put down what a request took, and give up its reservation.
+
+        Args:
+            pace: what was booked for it; the difference is booked, too.
+        """
+        tokens_per_minute = self._config.tokens_per_minute
+        more = spent.prompt_tokens + spent.completion_tokens - pace
 
         def work(c: sqlite3.Connection) -> None:
             c.execute("DELETE FROM reserved WHERE id = ?", (key,))
             _add(c, prompt, spent)
+            if pace and tokens_per_minute is not None:
+                c.execute("UPDATE pace SET next = next + ?", (more * 60.0 / tokens_per_minute,))
 
         self._database.run(work, write=True)
 
@@ -147,30 +160,6 @@ class Ledger:
         if now - self._refreshed > self._lease_sec / 5:
             self._database.run(lambda c: self._refresh(c, now), write=True)
 
-    def wait_sec(self, tokens: int) -> float:
-        """Seconds to wait before sending `tokens`, so that all processes together keep to the rate.
-
-        They are booked when this returns. A virtual clock, as in the generic cell rate algorithm (ITU-T I.371): it
-        runs ahead by the time that each request takes at the rate.
-        """
-        if self._config.tokens_per_minute is None:
-            return 0.0
-        now, step = time.time(), tokens * 60.0 / self._config.tokens_per_minute
-
-        def work(c: sqlite3.Connection) -> float:
-            row = c.execute("SELECT next FROM pace").fetchone()
-            start = max(row[0] if row else 0.0, now - _BURST_SEC)
-            c.execute("INSERT OR REPLACE INTO pace VALUES (0, ?)", (start + step,))
-            return max(0.0, start - now)
-
-        return self._database.run(work, write=True)
-
-    def correct_pace(self, tokens: int) -> None:
-        """Book `tokens` more (or fewer) than `wait_sec` was told."""
-        if self._config.tokens_per_minute is not None and tokens:
-            step = tokens * 60.0 / self._config.tokens_per_minute
-            self._database.run(lambda c: c.execute("UPDATE pace SET next = next + ?", (step,)), write=True)
-
     def spent(self) -> dict[str, Spent]:
         """By prompt, without what is reserved."""
         rows = self._database.run(
@@ -182,6 +171,28 @@ class Ledger:
 
     def close(self) -> None:
         self._database.close()
+
+    def _room(
+        self, c: sqlite3.Connection, now: float, prompt_tokens: int, completion_tokens: int
+    ) -> tuple[bool, Spent | None]:
+        """Whether there is room for so much; where there will not be any, what was spent."""
+        sent, received = _sum(c, "spent")
+        sent_open, received_open = _sum(c, "reserved")
+        if self._fits(sent + sent_open + prompt_tokens, received + received_open + completion_tokens):
+            return True, None
+        sent_lost, received_lost = _sum(c, "reserved", f"WHERE expires < {now!r}")
+        if self._fits(sent + sent_lost + prompt_tokens, received + received_lost + completion_tokens):
+            return False, None
+        return False, Spent(0, sent + sent_lost, received + received_lost)
+
+    def _turn(self, c: sqlite3.Connection, now: float, tokens: int) -> float:
+        """Book tokens against the rate. Returns: seconds until they may go out."""
+        assert self._config.tokens_per_minute is not None
+        row = c.execute("SELECT next FROM pace").fetchone()
+        start = max(row[0] if row else 0.0, now - _BURST_SEC)
+        after = start + tokens * 60.0 / self._config.tokens_per_minute
+        c.execute("INSERT OR REPLACE INTO pace VALUES (0, ?)", (after,))
+        return max(0.0, start - now)
 
     def _fits(self, prompt_tokens: int, completion_tokens: int) -> bool:
         most_tokens, most_usd = self._config.max_tokens, self._config.max_usd

@@ -32,6 +32,7 @@ Outcome: TypeAlias = Written | Failed
 _CHUNK = 128
 """Tasks looked up in the cache at a time."""
 _HEARTBEAT_SEC = 5.0
+_CANCEL_SEC = 5.0
 _LONGEST_POLL_SEC = 1.0
 
 
@@ -40,6 +41,7 @@ class _Run:
     """One call of `write`: after its first error nothing more is asked for it."""
 
     error: WriterError | None = None
+    claims: set[bytes] = field(default_factory=set)
     open: set[concurrent.futures.Future[Outcome]] = field(default_factory=set)
 
 
@@ -87,6 +89,8 @@ class LiveWriter:
         finally:
             for future in list(run.open):
                 future.cancel()
+            concurrent.futures.wait(run.open, timeout=_CANCEL_SEC)
+            self.cache.release(run.claims)
 
     def describe(self) -> dict[str, str]:
         assert self._config.model is not None
@@ -175,7 +179,9 @@ class LiveWriter:
                 else:
                     results[i] = step
             going = next_going
-        for i, steps, request in sorted(asked, key=lambda a: a[0]):
+        asked.sort(key=lambda a: a[0])
+        run.claims |= self.cache.claim_many([request.key for _, _, request in asked])
+        for i, steps, request in asked:
             future = self.run_in_loop(self._finish(run, steps, request))
             run.open.add(future)
             future.add_done_callback(run.open.discard)
@@ -209,14 +215,17 @@ class LiveWriter:
                 async with self._slots:
                     if run.error is not None:
                         raise run.error
-                    claimed = self.cache.claim(request.key)
+                    known = self.cache.get(request.key)
+                    claimed = known or request.key in run.claims or self.cache.claim(request.key)
                     if isinstance(claimed, RawReply):
                         return claimed, True
                     if claimed:
+                        run.claims.add(request.key)
                         return await self.pay(request), False
                 await asyncio.sleep(poll_sec)
                 poll_sec = min(1.5 * poll_sec, _LONGEST_POLL_SEC)
         finally:
+            run.claims.discard(request.key)
             del self._asking[request.key]
             done.set()
 
@@ -224,30 +233,32 @@ class LiveWriter:
         """Ask for a reply within the budget, and keep it. The request is claimed."""
         reservation, meter = uuid.uuid4().hex, Meter()
         raw: RawReply | None = None
-        booked = request.likely_prompt_tokens + request.max_tokens
+        booked = 0
         try:
-            await self._reserve(reservation, request)
-            await asyncio.sleep(self.ledger.wait_sec(booked))
+            booked = await self._reserve(reservation, request)
             raw = await self.endpoint.complete(request, meter)
             return self.cache.put(request.key, raw)
         finally:
             spent = Spent(0, meter.lost * request.likely_prompt_tokens, meter.lost * request.max_tokens, meter.lost)
             if raw is not None:
                 spent = spent.plus(Spent(1, raw.prompt_tokens, raw.completion_tokens))
-            self.ledger.settle(reservation, request.prompt, spent)
+            self.ledger.settle(reservation, request.prompt, spent, pace=booked)
             if raw is None:
                 self.cache.release([request.key])
-            else:
-                self.ledger.correct_pace(spent.prompt_tokens + spent.completion_tokens - booked)
 
     def _charge(self, prompt: str, reply: RawReply) -> None:
         self.ledger.settle("", prompt, Spent(1, reply.prompt_tokens, reply.completion_tokens))
 
-    async def _reserve(self, reservation: str, request: Request) -> None:
-        poll_sec = 0.02
-        while not self.ledger.reserve(reservation, request.most_prompt_tokens, request.max_tokens):
+    async def _reserve(self, reservation: str, request: Request) -> int:
+        """Wait for room in the budget, and for the request's turn. Returns: the tokens booked for it."""
+        pace, poll_sec = request.likely_prompt_tokens + request.max_tokens, 0.02
+        most = request.most_prompt_tokens, request.max_tokens
+        while (wait_sec := self.ledger.reserve(reservation, *most, pace=pace)) is None:
             await asyncio.sleep(poll_sec)
             poll_sec = min(1.5 * poll_sec, _LONGEST_POLL_SEC)
+        if wait_sec > 0:
+            await asyncio.sleep(wait_sec)
+        return pace
 
 
 def _advance(steps: Attempts, answer: Answer | Refused) -> Outcome | Request:
