@@ -101,17 +101,22 @@ def as_said(text: str, language: str) -> str:
 # -- one text
 
 
-def speech_fault(text: str, slot: Slot, what: str = "the text") -> Fault | None:
-    """What keeps any text from being spoken as it is."""
+def speech_fault(text: str, slot: Slot, what: str = "the text", source: str = "") -> Fault | None:
+    """What keeps any text from being spoken as it is.
+
+    Args:
+        source: what it is a rewrite of. A chat may hold an assistant's refusal, or speak of a rewritten sentence, or
+            be in another language in parts: what the source has is no fault of the model.
+    """
     if not any(map(str.isalnum, text)):
         return _fault("empty", f"{what} is empty; write what is said")
     if fault := _layout_fault(text, what):
         return fault
-    if found := _REFUSAL.search(text):
+    if (found := _REFUSAL.search(text)) and not _REFUSAL.search(source):
         return _fault("refusal", f'{what} says "{found[0]}"; write only what is said in the conversation')
-    if found := _META.search(text):
+    if (found := _META.search(text)) and not _META.search(source):
         return _fault("about_itself", f'{what} speaks about the task ("{found[0]}"); write only what is said')
-    if not in_language(text, slot.language):
+    if not in_language(text, slot.language) and in_language(source, slot.language):
         return _fault("wrong_language", f"{what} is not in the language asked for")
     if slot.instructions and shares_run(text, slot.instructions, _limit(_COPIED_WORDS, slot.language)):
         return _fault("copies_instructions", f"{what} repeats the instructions; write only what is said")
@@ -323,7 +328,7 @@ def rewrite_fault(turns: Sequence[tuple[str, str]], slots: Sequence[TurnSlot]) -
     for n, ((role, text), wanted) in enumerate(zip(turns, slots, strict=True), start=1):
         if role != wanted.role:
             return _fault("wrong_role", f"turn {n} is the {role}'s, it must be the {wanted.role}'s")
-        if fault := speech_fault(text, wanted.slot, f"turn {n}"):
+        if fault := speech_fault(text, wanted.slot, f"turn {n}", wanted.written):
             return fault
         if fault := _meaning_fault(text, wanted, f"turn {n}"):
             return fault

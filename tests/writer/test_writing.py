@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from scenes import REPLIES, recorded, written
 from duplexdata.build import build
 from duplexdata.config import WRITINGS, Config, LayoutConfig, MixConfig, ShardConfig, SourceConfig, SpeechConfig
 from duplexdata.config import WriterConfig as Settings
+from duplexdata.config_file import dump_config
 from duplexdata.dialogue import Kind
-from duplexdata.errors import WriterError
+from duplexdata.errors import BudgetError, WriterError
 from duplexdata.manifest import read_manifest
 from duplexdata.records import read_conversations
 from duplexdata.verify import verify
@@ -183,7 +185,7 @@ def test_the_same_bytes_with_two_workers_and_whether_replies_are_known(
 ) -> None:
     dataset, settings = built
     before = server.stats()["requests"]
-    made(settings, tmp_path / "known" / "dataset", workers=2)
+    made(settings, tmp_path / "known" / "dataset")
     assert server.stats()["requests"] == before
     assert hashes(tmp_path / "known" / "dataset") == hashes(dataset)
     made(config(server, tmp_path), tmp_path / "asked" / "dataset", workers=2)
@@ -319,3 +321,38 @@ def test_the_gullible_server_does_obey_what_stands_outside_the_marks() -> None:
             "response_format": {"type": "json_schema", "json_schema": schema},
         }
         assert said in made_up.complete(body, "")["choices"][0]["message"]["content"]
+
+
+# -- stopped and gone on with
+
+
+def test_a_spent_budget_stops_the_build_and_a_larger_one_goes_on_where_it_stopped(
+    built: tuple[Path, Config], tmp_path: Path
+) -> None:
+    with author.Running(recorded=True) as running:
+        poor = config(running, tmp_path, max_tokens=30_000)
+        with pytest.raises(BudgetError, match=r"writer\.max_tokens"):
+            made(poor, tmp_path / "dataset")
+        assert not (tmp_path / "dataset" / "manifest.json").exists()
+        early = running.stats()["answered"]
+        made(config(running, tmp_path), tmp_path / "dataset")
+        stats = running.stats()
+    assert 0 < early < stats["answered"]
+    assert stats["paid twice"] == 0
+    assert hashes(tmp_path / "dataset") == hashes(built[0])
+
+
+@pytest.mark.slow
+def test_a_flow_makes_the_same_dataset(built: tuple[Path, Config], tmp_path: Path) -> None:
+    pytest.importorskip("prefect", reason="the extra [prefect] is not installed")
+    from prefect.testing.utilities import prefect_test_harness
+
+    path = Path(__file__).resolve().parents[2] / "flows" / "build.py"
+    spec = importlib.util.spec_from_file_location("flow_build", path)
+    assert spec is not None and spec.loader is not None
+    flow = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(flow)
+    (tmp_path / "config.yaml").write_text(dump_config(built[1]), encoding="utf-8")
+    with prefect_test_harness(server_startup_timeout=120):
+        flow.build(config=str(tmp_path / "config.yaml"), out=str(tmp_path / "dataset"))
+    assert hashes(tmp_path / "dataset") == hashes(built[0])
