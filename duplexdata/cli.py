@@ -304,6 +304,12 @@ def _show_result(out: Path, made: bool) -> None:
     for n, example in enumerate(manifest["rejected_examples"]):
         if n < 5:
             typer.echo(f"  rejected: {example}")
+    if "writing" in manifest:
+        used = manifest["writing"]["usage"].values()
+        replies, sent, received = (sum(u[n] for u in used) for n in ("replies", "prompt_tokens", "completion_tokens"))
+        usd = manifest["writing"]["nominal_usd"]
+        cost = "" if usd is None else f", {usd:,.2f} USD where none is known yet"
+        typer.echo(f"written: {replies:,} replies, {sent:,} tokens in and {received:,} out{cost}")
     scenarios = ", ".join(f"{k} {v}" for k, v in statistics["scenarios"].items())
     typer.echo(f"scenarios: {scenarios}")
     typer.echo(f"{out}: {statistics['hours']:.2f} hours, config {manifest['fingerprint']}, seed {manifest['seed']}")

@@ -120,6 +120,7 @@ def test_every_writer_is_named_with_its_prompt_and_sampling(built: tuple[Path, C
         of = manifest["writers"][label]
         assert label == f"author/one@{of['prompt'].split('/')[1].replace('_', '-')}-{of['version']}"
         assert {"temperature", "top_p", "max_tokens", "schema"} <= set(of)
+        assert label in (built[0] / "README.md").read_text(encoding="utf-8")
     # Backchannels and openings without words are templates', dialogues in other languages the corpus' own.
     assert named - models <= {"template", "corpus"}
 
