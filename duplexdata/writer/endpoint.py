@@ -252,8 +252,8 @@ class Endpoint:
             except openai.APIStatusError as error:
                 if error.status_code < 500 and error.status_code not in (408, 409, 429):
                     raise self.error(
-                        f"it refuses every request for {request.prompt!r} ({said}); "
-                        "see writer.structured and writer.omit for what some endpoints do not take"
+                        f"it refuses every request for {request.prompt!r} ({said}); check writer.model "
+                        f"({self._config.model}), and see writer.structured and writer.omit for what some do not take"
                     ) from None
             except openai.OpenAIError:
                 return

@@ -18,6 +18,8 @@ from duplexdata.config import WriterConfig
 from duplexdata.errors import BudgetError
 from duplexdata.writer.database import Database
 
+LEDGER = "ledger.sqlite"
+"""Its name in a run's folder."""
 _APPLICATION = 0x64784C65  # "dxLe"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS spent (

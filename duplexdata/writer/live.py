@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import threading
 import uuid
 from collections import deque
@@ -19,7 +20,7 @@ from duplexdata.errors import WriterError
 from duplexdata.writer.asking import Request
 from duplexdata.writer.attempts import Answer, Attempts, Refused, attempts
 from duplexdata.writer.cache import ReplyCache, default_path
-from duplexdata.writer.ledger import Ledger, Spent
+from duplexdata.writer.ledger import LEDGER, Ledger, Spent
 from duplexdata.writer.meter import Meter
 from duplexdata.writer.parsing import RawReply
 from duplexdata.writer.types import Failed, Task, Written
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from duplexdata.writer.endpoint import Endpoint
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 Outcome: TypeAlias = Written | Failed
 _CHUNK = 128
 """Tasks looked up in the cache at a time."""
@@ -60,13 +62,14 @@ class LiveWriter:
         assert config.model is not None
         self._config = config
         self.cache = ReplyCache(Path(config.cache).expanduser() if config.cache else default_path())
-        self.ledger = Ledger(run / "ledger.sqlite", config)
+        self.ledger = Ledger(run / LEDGER, config)
         self._window = max(4 * _CHUNK, 8 * config.in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._endpoint: Endpoint | None = None
         self._asking: dict[bytes, asyncio.Event] = {}
         self._proven: set[str] = set()
+        self._paid, self._known = Spent(), 0
 
     def write(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
         """See `Writer.write`. Closing the iterator before its end takes back what was asked for."""
@@ -97,6 +100,11 @@ class LiveWriter:
         return {"model": self._config.model, "structured": self._config.structured}
 
     def close(self) -> None:
+        paid = self._paid
+        _LOG.info(
+            "writer: %d replies known, %d asked for (%d + %d tokens), %d lost on their way",
+            self._known, paid.replies, paid.prompt_tokens, paid.completion_tokens, paid.lost,
+        )  # fmt: skip
         if self._loop is not None:
             assert self._thread is not None
             self.run_in_loop(self._end()).result()
@@ -173,6 +181,7 @@ class LiveWriter:
                     asked.append((i, steps, request))
                     continue
                 self._proven.add(request.prompt)
+                self._known += 1
                 step = _advance(steps, (raw, True))
                 if isinstance(step, Request):
                     next_going.append((i, steps, step))
@@ -243,6 +252,7 @@ class LiveWriter:
             if raw is not None:
                 spent = spent.plus(Spent(1, raw.prompt_tokens, raw.completion_tokens))
             self.ledger.settle(reservation, request.prompt, spent, pace=booked)
+            self._paid = self._paid.plus(spent)
             if raw is None:
                 self.cache.release([request.key])
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from duplexdata.config import WriterConfig
-from duplexdata.writer.ledger import Spent, cost_usd
+from duplexdata.writer.ledger import LEDGER, Ledger, Spent, cost_usd
 from duplexdata.writer.types import Failed, Written
 
 _SUMMED = ("items", "written", "repaired", "replies", "prompt_tokens", "completion_tokens")
@@ -60,6 +61,22 @@ class Tally:
         prompt, completion = (sum(c[n] for c in self.counts.values()) for n in ("prompt_tokens", "completion_tokens"))
         cost = cost_usd(prompt, completion, config)
         return None if cost is None else round(cost, 6)
+
+
+def read_spending(run: Path, config: WriterConfig) -> dict[str, Any] | None:
+    """What a run has really spent until now, None if it has asked for nothing.
+
+    Args:
+        run: as `open_writer` was given it.
+    """
+    path = run / LEDGER
+    if not path.exists():
+        return None
+    ledger = Ledger(path, config)
+    try:
+        return spending(ledger.spent(), config)
+    finally:
+        ledger.close()
 
 
 def spending(spent: Mapping[str, Spent], config: WriterConfig) -> dict[str, Any]:

@@ -41,6 +41,7 @@ for mode in ("live", "batch"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"key": KEY, "echo": [KEY]}, {"key": "another"}, {"always": "500"}])
 def test_nothing_that_a_process_writes_holds_the_key(tmp_path: Path, settings: dict[str, object]) -> None:
     with Running(**settings) as server:

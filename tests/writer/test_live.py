@@ -23,7 +23,7 @@ from duplexdata.writer.ledger import Spent
 from duplexdata.writer.live import LiveWriter
 from duplexdata.writer.open import open_writer
 from duplexdata.writer.types import Failed, Task, Written
-from duplexdata.writer.usage import Tally, spending
+from duplexdata.writer.usage import Tally, read_spending
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +165,11 @@ def test_a_fault_of_the_whole_endpoint_stops_the_run_and_says_what_to_do(tmp_pat
         for i, (settings, retryable, told) in enumerate(cases):
             server.set(**{"key": None, "always": None} | settings)
             with pytest.raises(WriterError, match=told) as error:
-                write(server.base_url, tmp_path / str(i), list(tasks(500)))
+                write(server.base_url, tmp_path / str(i), list(tasks(500)), max_retries=1)
             assert error.value.retryable is retryable
             assert f"127.0.0.1:{server.port}" in str(error.value)
             before, sent = sent, server.stats().get("requests", 0)
-            assert sent - before <= 33 * 4  # the first ones in flight with their retries, and a probe: not all
+            assert sent - before <= 33 * 2  # the first ones in flight with their retries, and a probe: not all
 
 
 @pytest.mark.slow
@@ -222,6 +222,7 @@ def test_an_endpoint_that_is_away_for_a_while_costs_nothing_but_time(tmp_path: P
         started[0].__exit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_a_thousand_requests_with_faults_mixed_in_add_up_exactly(tmp_path: Path) -> None:
     kinds = (
         [""] * 8
@@ -273,7 +274,10 @@ def test_a_thousand_requests_with_faults_mixed_in_add_up_exactly(tmp_path: Path)
     assert tally.nominal_usd(settings) == pytest.approx(
         (2 * facts["prompt_tokens"] + 8 * facts["completion_tokens"]) / 1e6, abs=1e-6
     )
-    assert spending({"line": spent}, settings)["replies_paid"] == replies
+    report = read_spending(tmp_path / "run", settings)
+    assert report is not None and report["replies_paid"] == replies and report["lost"] == spent.lost
+    assert report["usd"] == spent.usd(settings)
+    assert read_spending(tmp_path / "another run", settings) is None
     # The server's requests: those answered, those failed on purpose, and no others.
     on_purpose = sum(
         n for name, n in stats.items() if name.startswith("fault ") and name.split()[1].split("/")[0].isdecimal()
@@ -372,6 +376,7 @@ def test_memory_does_not_grow_with_the_number_of_tasks(server: Running, tmp_path
     assert cached < 1.2 * small
 
 
+@pytest.mark.slow
 def test_two_writers_at_the_same_tasks_pay_once(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[3]); from pathlib import Path; from tasks_for_tests import *; "
