@@ -56,7 +56,7 @@ def pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
 
 
 # Words that no conversation is about; a topic is what is left.
-_COMMON = frozenset(
+COMMON_WORDS = frozenset(
     "about above actually after again against almost along already also although always among another anybody anyone "
     "anything around asked asking away because become been before behind being below best better between both bring "
     "came cannot certain come could describe different does doing done down during each easy either else enough even "
@@ -111,4 +111,4 @@ def topic_words(text: str, language: str) -> tuple[str, ...]:
 
 
 def _may_be_noun(word: str) -> bool:
-    return word not in _COMMON and "'" not in word and "’" not in word and not word.endswith(_NO_NOUN)
+    return word not in COMMON_WORDS and "'" not in word and "’" not in word and not word.endswith(_NO_NOUN)

@@ -25,6 +25,7 @@ from duplexdata.stages.speak import marker_path, speak
 from duplexdata.stages.work import Marker, Shard, read_marker, shards_of
 from duplexdata.stopping import Stop, stoppable
 from duplexdata.storage import RemoteFolder, Store, folder_at
+from duplexdata.writer.redact import read_key
 
 Report = Callable[[str, int], None]
 """Called with a stage's name and the conversations that have passed it."""
@@ -81,6 +82,8 @@ def check_backends(config: Config) -> None:
     check_synthesizer(config.speech)
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
+    if config.writer.model is not None:
+        read_key(config.writer)
 
 
 def prepare(plan: Plan) -> None:

@@ -87,6 +87,10 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
             parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")
     if quality := statistics.get("quality"):
         parts += _quality(quality)
+    if "writers" in manifest:
+        columns = ("model", "prompt", "version", "temperature", "top_p", "max_tokens")
+        rows = [(name, *(w.get(c, "-") for c in columns)) for name, w in manifest["writers"].items()]
+        parts += ["## Texts by a language model", _table(("writer", *columns), rows)]
     parts += [
         "## Voices",
         *card_section(name, manifest),

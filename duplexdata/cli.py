@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
 from duplexdata.voices.commands import app as voices
+
+if TYPE_CHECKING:
+    from duplexdata.forecast.writer import WriterForecast
 
 FAILED, MISUSED = 1, 2
 
@@ -74,6 +77,51 @@ def build(
             keep_work=keep_work,
         )
     _show_result(out, made)
+
+
+@app.command()
+def plan(
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings as YAML, or a preset: bayling, duplex-ultrachat, duo."),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH_OR_HUB_ID", help="Dialogues, as for build. Repeatable."),
+    ] = None,
+    conversations: Annotated[int | None, typer.Option(help="How many to make (default: 100).")] = None,
+    seed: Annotated[int | None, typer.Option(help="As for build (default: 0).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes of the build (default: one per core).")] = None,
+    sample: Annotated[int, typer.Option(help="Conversations to plan, in whole shards.", min=1)] = 500,
+    seconds_per_call: Annotated[
+        float | None, typer.Option(help="Of the language model (default: by the length of its replies).", min=0.0)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Forecast what a build's language model will take: calls, tokens, cost, hours. Nothing is asked of it."""
+    from duplexdata.config_file import load_config, sources_override
+
+    overrides = {"sources": sources_override(source), "conversations": conversations, "seed": seed}
+    settings = load_config(config, overrides)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers is {workers}, expected at least 1")
+    from duplexdata.forecast.sample import plan_writer
+
+    with _progress("conversations", min(sample, settings.conversations)) as advance:
+        found = plan_writer(
+            settings,
+            sample=sample,
+            workers=workers or os.cpu_count() or 1,
+            seconds_per_call=seconds_per_call,
+            report=advance,
+        )
+    if as_json:
+        typer.echo(json.dumps({"writer": found.as_dict() if found else None}, indent=2))
+        return
+    if found is None:
+        typer.echo("no writer.model is configured: templates write everything, and nothing is asked for")
+        return
+    _show_forecast(found)
 
 
 @app.command()
@@ -479,6 +527,19 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
         yield lambda n: bar.advance(task, n)
 
 
+def _show_forecast(found: WriterForecast) -> None:
+    typer.echo(f"{found.model}, {found.mode}: {found.conversations:,} conversations, told from {found.sampled:,}")
+    typer.echo(f"{'text':16} {'texts':>11} {'calls':>11} {'tokens in':>15} {'tokens out':>13}")
+    for k in (*found.kinds, found.total):
+        typer.echo(f"{k.kind:16} {k.texts:11,} {k.calls:11,} {k.prompt_tokens:15,} {k.completion_tokens:13,}")
+    cost = "unknown (set writer.usd_per_million_input and _output)" if found.usd is None else f"{found.usd:,.2f} USD"
+    at_most = "at most " if found.mode == "batch" else ""
+    typer.echo(f"cost: {cost}; time: {at_most}{found.hours:,.2f} h at {found.seconds_per_call:.1f} s a call")
+    typer.echo("estimated: 4 characters or 1 ideograph a token, every 20th reply repaired, no reply known already")
+    for setting in found.over_budget:
+        typer.echo(f"over budget: {setting} will stop this run before its end")
+
+
 def _show_score(score: Any) -> None:
     from rich.console import Console
 
@@ -512,6 +573,12 @@ def _show_result(out: Path | str, made: bool) -> None:
             typer.echo(f"  rejected: {example}")
     for refused in manifest.get("refused_voices", ())[:5]:
         typer.echo(f"  refused voice: {refused}")
+    if "writing" in manifest:
+        used = manifest["writing"]["usage"].values()
+        replies, sent, received = (sum(u[n] for u in used) for n in ("replies", "prompt_tokens", "completion_tokens"))
+        usd = manifest["writing"]["nominal_usd"]
+        cost = "" if usd is None else f", {usd:,.2f} USD where none is known yet"
+        typer.echo(f"written: {replies:,} replies, {sent:,} tokens in and {received:,} out{cost}")
     scenarios = ", ".join(f"{k} {v}" for k, v in statistics["scenarios"].items())
     typer.echo(f"scenarios: {scenarios}")
     typer.echo(f"{out}: {statistics['hours']:.2f} hours, config {manifest['fingerprint']}, seed {manifest['seed']}")

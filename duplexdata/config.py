@@ -321,6 +321,108 @@ class LayoutConfig:
     trust_remote_code: bool = False
 
 
+WRITINGS = (
+    "rewrite",
+    "follow_up",
+    "distractor",
+    "termination",
+    "regeneration",
+    "reset",
+    "back_on_topic",
+    "interweaving",
+)
+"""What a language model can write in place of templates."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterConfig:
+    """A language model behind an OpenAI-compatible endpoint, and how it is asked. All [ours].
+
+    `deciding_part` says which of these decide on texts.
+    """
+
+    model: str | None = None
+    """Name of the model, as the endpoint knows it; None: templates write everything."""
+    write: tuple[str, ...] = WRITINGS
+    on_failure: str = "template"
+    """What becomes of a text that the model could not write: "template", or "drop" what needs it."""
+    structured: str = "json_schema"
+    """How the endpoint is asked for JSON: "json_schema"; "json_object"; "json_object_schema" (llama.cpp: the schema
+    beside the type); "none". Replies are validated anyway."""
+    temperature: float | None = None
+    """None: as each prompt says."""
+    omit: tuple[str, ...] = ()
+    """Fields left out of requests, for models that refuse them: temperature, top_p, seed."""
+
+    base_url: str | None = None
+    """None: the openai client's (OPENAI_BASE_URL, else api.openai.com)."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable with the key. It may be unset where `base_url` needs none."""
+    mode: str = "live"
+    """"live", or "batch": through the Batch API, cheaper and later."""
+    in_flight: int = 32
+    """Requests at a time, in each process."""
+    tokens_per_minute: int | None = None
+    """Most tokens asked for in a minute by all processes of a run; None: as many as the endpoint takes."""
+    timeout_sec: float = 120.0
+    """Of one request, from sending it to the last byte of its reply."""
+    max_retries: int = 3
+    """The client's own retries of a request."""
+    patience_sec: float = 600.0
+    """An endpoint that answers nothing for so long stops the run; no single wait is longer."""
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    """Most that a run may spend, in all its processes and however often it is resumed; sent and received tokens."""
+    usd_per_million_input: float | None = None
+    usd_per_million_output: float | None = None
+    """Prices of tokens; both or none. With batches: those of single requests, if the budget must hold to the cent,
+    since repairs are single requests."""
+    cache: str | None = None
+    """File with all replies so far; None: duplexdata/replies.sqlite in the user's cache folder."""
+    batch_requests: int = 5000
+    """Requests in one batch."""
+    batches: int = 4
+    """Batches at a time, in each process."""
+    batch_poll_sec: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_writer(self)
+
+    def deciding_part(self) -> dict[str, object]:
+        """The settings that decide on texts, for fingerprints: {} without a model.
+
+        Addresses, keys, prices, budgets, concurrency, timeouts and the mode decide on none.
+        """
+        if self.model is None:
+            return {}
+        return {
+            "model": self.model,
+            "write": list(self.write),
+            "on_failure": self.on_failure,
+            "structured": self.structured,
+            "temperature": self.temperature,
+            "omit": list(self.omit),
+        }
+
+    def public_part(self) -> WriterConfig:
+        """As it may be published: what decides on texts, and the prices that a manifest's costs follow from.
+
+        Everything else is at its default, so that a dataset does not depend on who built it where.
+        """
+        if self.model is None:
+            return WriterConfig()
+        return WriterConfig(
+            model=self.model,
+            write=self.write,
+            on_failure=self.on_failure,
+            structured=self.structured,
+            temperature=self.temperature,
+            omit=self.omit,
+            usd_per_million_input=self.usd_per_million_input,
+            usd_per_million_output=self.usd_per_million_output,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ShardConfig:
     conversations: int | None = None
@@ -367,6 +469,7 @@ class Config:
     codec: CodecConfig = field(default_factory=CodecConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
+    writer: WriterConfig = field(default_factory=WriterConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def __post_init__(self) -> None:
@@ -452,6 +555,45 @@ def check(config: Config) -> None:
                 f"speech.backend 'nominal' makes no sound, and the layouts {needing} need it: "
                 f"set layout.emit to {list(TEXT_LAYOUTS)}"
             )
+
+
+def _check_writer(writer: WriterConfig) -> None:
+    _one_of("writer.on_failure", writer.on_failure, ("template", "drop"))
+    _one_of("writer.structured", writer.structured, ("json_schema", "json_object", "json_object_schema", "none"))
+    _one_of("writer.mode", writer.mode, ("live", "batch"))
+    for name in writer.write:
+        _one_of("writer.write", name, WRITINGS)
+    for name in writer.omit:
+        _one_of("writer.omit", name, ("temperature", "top_p", "seed"))
+    if writer.model is not None and not writer.model.strip():
+        raise ConfigError("writer.model is empty: name a model, or leave it out")
+    if writer.base_url is not None:
+        scheme, _, rest = writer.base_url.partition("://")
+        host = rest.partition("/")[0]
+        if scheme not in ("http", "https") or not host:
+            raise ConfigError("writer.base_url is no address such as http://127.0.0.1:8000/v1")
+        if "@" in host or "?" in rest or "#" in rest:  # and the value is not shown
+            raise ConfigError("writer.base_url holds more than an address: keys come from writer.api_key_env only")
+    if not writer.api_key_env.isidentifier():  # perhaps the key itself: not shown
+        raise ConfigError("writer.api_key_env is no name of an environment variable; the key itself is not put here")
+    _at_least("writer.in_flight", writer.in_flight, 1)
+    _at_least("writer.max_retries", writer.max_retries, 0)
+    _at_least("writer.batches", writer.batches, 1)
+    if not 1 <= writer.batch_requests <= 50_000:
+        raise ConfigError(f"writer.batch_requests is {writer.batch_requests}, expected between 1 and 50000")
+    if writer.temperature is not None and not 0 <= writer.temperature <= 2:
+        raise ConfigError(f"writer.temperature is {writer.temperature}, expected between 0 and 2")
+    for name in ("timeout_sec", "patience_sec", "batch_poll_sec", "tokens_per_minute", "max_usd", "max_tokens"):
+        value = getattr(writer, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"writer.{name} is {value}, expected more than 0")
+    prices = writer.usd_per_million_input, writer.usd_per_million_output
+    if not all(p is None or p >= 0 for p in prices):
+        raise ConfigError("writer.usd_per_million_input and usd_per_million_output must not be negative")
+    if (prices[0] is None) != (prices[1] is None) or (writer.max_usd is not None and prices[0] is None):
+        raise ConfigError(
+            "writer.usd_per_million_input and writer.usd_per_million_output belong together; writer.max_usd needs both"
+        )
 
 
 def as_dict(config: object) -> dict[str, object]:

@@ -52,8 +52,13 @@ INTERRUPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """Attributes:
+    writer: who wrote the text: "corpus", or a model's name and the prompt's version.
+    """
+
     channel: Channel
     text: str
+    writer: str = "corpus"
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,21 @@ class UtteranceRejected(SynthesisError):
         self.reason = reason
 
 
+class WriterError(DuplexDataError):
+    """A language model cannot be worked with: names the endpoint's host and the fix; nothing finished is lost.
+
+    `retryable` says whether the same may work later (an endpoint that is down).
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class BudgetError(WriterError):
+    """The budget for a language model is spent: says how much it was and how to go on. Never retryable."""
+
+
 class CodecError(DuplexDataError):
     """A speech tokenizer cannot be loaded or was fed what it does not take."""
 

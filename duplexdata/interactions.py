@@ -17,6 +17,7 @@ from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Scenario, Script
 from duplexdata.errors import ScriptError
 from duplexdata.rng import rng_for, stable_hash
 from duplexdata.spoken import sentences
+from duplexdata.talk import Cast, Draft, Talk, behind, exchanges, join, template
 from duplexdata.words import nominal_seconds, split_words
 
 RESET_DIALOGUES = 5
@@ -29,15 +30,6 @@ MOST_PER_TOPIC = 2
 """Exchanges of each dialogue that are interwoven, so that the whole stays within a few minutes. [ours]"""
 _SURE_SEC = 1.5
 """Nominal seconds that a reply must have beyond what an interruption needs: speaking rates differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """Who is heard: voice ids."""
-
-    user: str
-    assistant: str
-    bystander: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +46,22 @@ class Material:
     cast: Cast
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A script as templates and the corpus give it, and its drafts in order."""
+
+    script: Script
+    drafts: tuple[Draft, ...]
+
+
 def interruptible(text: str, language: str, timing: TimingConfig) -> bool:
     """Whether a reply is long enough to be barged into and still to stop late in the negative."""
-    return nominal_seconds(text, language) >= timing.late_delay_sec[1] + _SURE_SEC
+    return nominal_seconds(text, language) >= least_interruptible_sec(timing)
+
+
+def least_interruptible_sec(timing: TimingConfig) -> float:
+    """Nominal seconds from which a reply is `interruptible`."""
+    return timing.late_delay_sec[1] + _SURE_SEC
 
 
 def dialogues_needed(scenario: Scenario, rng: np.random.Generator) -> int:
@@ -79,7 +84,7 @@ def can_lend(scenario: Scenario, dialogue: Dialogue, timing: TimingConfig) -> bo
     """Whether another conversation of this kind can borrow from `dialogue`: a reset cuts its first reply."""
     if scenario is not Scenario.DIALOGUE_RESET:
         return True
-    return interruptible(_exchanges(dialogue)[0][1], dialogue.language, timing)
+    return interruptible(exchanges(dialogue)[0][1].text, dialogue.language, timing)
 
 
 def plan_script(
@@ -90,12 +95,19 @@ def plan_script(
     Args:
         repeat: how often the same dialogue has been made into the same scenario before (its id depends on it).
     """
+    return plan_drafts(asked, material, repeat=repeat, mix=mix, timing=timing, seed=seed).script
+
+
+def plan_drafts(
+    asked: Scenario, material: Material, *, repeat: int, mix: MixConfig, timing: TimingConfig, seed: int
+) -> Planned:
+    """The same script as `plan_script` gives, and what in it may be written better."""
     scenario = _possible(asked, material, timing)
     own = material.dialogues[0]
     key = stable_hash(own.id, scenario, seed, repeat)
     id_ = f"{scenario.value.replace('_', '-')}-{key:016x}"
     rng = rng_for(seed, id_, "script")
-    utterances = _SCENARIOS[scenario](material, timing, rng)
+    talk = _SCENARIOS[scenario](material, timing, rng)
     script = Script(
         id=id_,
         source=own.source,
@@ -106,9 +118,10 @@ def plan_script(
         licence=" AND ".join(sorted({d.licence for d in _used(scenario, material)})),
         user_voice=material.cast.user,
         assistant_voice=material.cast.assistant,
-        utterances=tuple(utterances),
+        utterances=tuple(talk.utterances),
     )
-    return _lay_over(_with_pause(script, mix, timing, seed), material, mix, seed)
+    script, overlays = _lay_over(_with_pause(script, mix, timing, seed), material, mix, seed)
+    return Planned(script, (*talk.drafts, *overlays))
 
 
 def resume(script: Script, index: int, words_begun: int) -> Script:
@@ -122,7 +135,7 @@ def resume(script: Script, index: int, words_begun: int) -> Script:
     assert resumption.resumes is not None
     reply = script.utterances[resumption.resumes].text
     rest = rest_from_sentence(reply, words_begun, script.language)
-    text = _join(resumption.text, rest, script.language)
+    text = join(resumption.text, rest, script.language)
     done = (*script.utterances[:index], replace(resumption, text=text), *script.utterances[index + 1 :])
     return replace(script, utterances=done)
 
@@ -174,86 +187,91 @@ def rest_from_sentence(text: str, words_begun: int, language: str) -> str:
 # -- one function per scenario: material -> utterances
 
 
-def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
-    talk = _Talk(material.cast)
+def _uninterrupted(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
+    talk = Talk(material.cast)
     talk.exchanges(material.dialogues[0])
-    return talk.utterances
+    return talk
 
 
-def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _topic_interweaving(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """The dialogues' exchanges shuffled, the order inside each kept."""
-    left = [_exchanges(d)[:MOST_PER_TOPIC] for d in material.dialogues]
-    order = rng.permutation([n for n, exchanges in enumerate(left) for _ in exchanges])
-    talk = _Talk(material.cast)
-    seen: set[int] = set()
+    left = [exchanges(d)[:MOST_PER_TOPIC] for d in material.dialogues]
+    order = rng.permutation([n for n, pairs in enumerate(left) for _ in pairs])
+    talk = Talk(material.cast)
+    said: dict[int, list[int]] = {}
     last = -1
     for n in map(int, order):
         query, reply = left[n].pop(0)
-        writer = "corpus"
-        if n in seen and n != last and material.banks is not None:
+        bridge = ""
+        if n in said and n != last and material.banks is not None:
             bridge = material.banks.transition("topic_interweaving", rng)
-            query, writer = _join(bridge, query, material.banks.language), "template+corpus" if bridge else "corpus"
-        talk.ask(query, writer)
-        talk.answer(reply, "corpus")
-        seen.add(n)
+        if bridge:
+            talk.draft("interweaving", query, earlier=tuple(said[n]))
+        talk.ask(behind(bridge, query, material.dialogues[0].language))
+        talk.answer(reply)
+        said.setdefault(n, []).extend((len(talk.utterances) - 2, len(talk.utterances) - 1))
         last = n
-    return talk.utterances
+    return talk
 
 
-def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _generation_termination(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """The conversation ends with the request: the assistant stops and says nothing more."""
     target = _pick_reply(material.dialogues[0], timing, rng)
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     talk.exchanges(material.dialogues[0], upto=target + 1)
-    talk.interrupt(_banks(material).transition("generation_termination", rng), "template")
-    return talk.utterances
+    talk.draft("termination")
+    talk.interrupt(template(_banks(material).transition("generation_termination", rng)))
+    return talk
 
 
-def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _regeneration(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """Asked for the same again, the assistant starts its reply over; then the dialogue goes on."""
     own = material.dialogues[0]
     target = _pick_reply(own, timing, rng)
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     talk.exchanges(own, upto=target + 1)
-    talk.interrupt(_banks(material).transition("regeneration", rng), "template")
-    talk.answer(_exchanges(own)[target][1], "corpus")
+    talk.draft("regeneration")
+    talk.interrupt(template(_banks(material).transition("regeneration", rng)))
+    talk.answer(exchanges(own)[target][1])
     talk.exchanges(own, since=target + 1)
-    return talk.utterances
+    return talk
 
 
-def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _dialogue_reset(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """Each dialogue but the last is cut in a reply; the next one's opening comes behind a transition."""
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     banks = _banks(material)
     own, *others = material.dialogues
     talk.exchanges(own, upto=_pick_reply(own, timing, rng) + 1)
     for dialogue in others:
-        query, reply = _exchanges(dialogue)[0]
+        query, reply = exchanges(dialogue)[0]
         transition = banks.transition("dialogue_reset", rng)
-        writer = "template+corpus" if transition else "corpus"
-        talk.interrupt(_join(transition, query, banks.language), writer)
-        talk.answer(reply, "corpus")
-    return talk.utterances
+        if transition:
+            talk.draft("reset", query)
+        talk.interrupt(behind(transition, query, banks.language))
+        talk.answer(reply)
+    return talk
 
 
-def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> list[Utterance]:
+def _back_on_topic(material: Material, timing: TimingConfig, rng: np.random.Generator) -> Talk:
     """A side question mid-reply, its answer, and the rest of the reply; then the dialogue goes on."""
     own, other = material.dialogues[:2]
     banks = _banks(material)
     target = _pick_reply(own, timing, rng)
-    talk = _Talk(material.cast)
+    talk = Talk(material.cast)
     talk.exchanges(own, upto=target + 1)
     resumed = len(talk.utterances) - 1
-    query, reply = _exchanges(other)[0]  # a later one may need what came before it
-    talk.interrupt(_join(banks.transition("back_on_topic", rng), query, banks.language), "template+corpus")
+    query, reply = exchanges(other)[0]  # a later one may need what came before it
+    talk.draft("back_on_topic")
+    talk.interrupt(behind(banks.transition("back_on_topic", rng), query, banks.language))
     # A side question gets a short answer: the reply's first sentence.
-    talk.answer(sentences(reply, own.language)[0], "corpus")
-    talk.resume(banks.transition("resumption", rng), resumed, "template+corpus")
+    talk.answer(replace(reply, text=sentences(reply.text, own.language)[0]))
+    talk.resume(banks.transition("resumption", rng), resumed)
     talk.exchanges(own, since=target + 1)
-    return talk.utterances
+    return talk
 
 
-_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], list[Utterance]]] = {
+_SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Generator], Talk]] = {
     Scenario.UNINTERRUPTED: _uninterrupted,
     Scenario.TOPIC_INTERWEAVING: _topic_interweaving,
     Scenario.GENERATION_TERMINATION: _generation_termination,
@@ -261,37 +279,6 @@ _SCENARIOS: Mapping[Scenario, Callable[[Material, TimingConfig, np.random.Genera
     Scenario.DIALOGUE_RESET: _dialogue_reset,
     Scenario.BACK_ON_TOPIC: _back_on_topic,
 }
-
-
-class _Talk:
-    """Utterances in the making; keeps the indices that later ones refer to."""
-
-    def __init__(self, cast: Cast) -> None:
-        self._cast = cast
-        self.utterances: list[Utterance] = []
-
-    def _add(self, channel: Channel, kind: Kind, text: str, writer: str, **links: int | None) -> None:
-        voice = self._cast.user if channel is Channel.USER else self._cast.assistant
-        self.utterances.append(Utterance(channel, kind, text, writer, voice, **links))  # type: ignore[arg-type]
-
-    def ask(self, text: str, writer: str) -> None:
-        self._add(Channel.USER, Kind.QUERY, text, writer)
-
-    def answer(self, text: str, writer: str) -> None:
-        asked = max(i for i, u in enumerate(self.utterances) if u.channel is Channel.USER)
-        self._add(Channel.ASSISTANT, Kind.REPLY, text, writer, replies_to=asked)
-
-    def interrupt(self, text: str, writer: str) -> None:
-        """Barge into the reply said last."""
-        self._add(Channel.USER, Kind.INTERRUPTION, text, writer, interrupts=len(self.utterances) - 1)
-
-    def resume(self, transition: str, reply: int, writer: str) -> None:
-        self._add(Channel.ASSISTANT, Kind.RESUMPTION, transition, writer, resumes=reply)
-
-    def exchanges(self, dialogue: Dialogue, since: int = 0, upto: int | None = None) -> None:
-        for query, reply in _exchanges(dialogue)[since:upto]:
-            self.ask(query, "corpus")
-            self.answer(reply, "corpus")
 
 
 # -- what is laid over
@@ -319,11 +306,12 @@ def _clause_ends(text: str) -> list[int]:
     ]
 
 
-def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> Script:
+def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> tuple[Script, tuple[Draft, ...]]:
     """Distractors and backchannels, behind the utterances that make the timeline."""
     if material.banks is None:
-        return script
+        return script, ()
     rng = rng_for(seed, script.id, "overlays")
+    drafts: tuple[Draft, ...] = ()
     replies = [i for i, u in enumerate(script.utterances) if u.channel is Channel.ASSISTANT]
     over: list[Utterance] = []
     draws = rng.random(3)
@@ -333,6 +321,7 @@ def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> 
         found = material.banks.distractor(context, rng)
         # Only what somebody else is heard to say has another voice: the rest is the user's own, said elsewhere.
         voice = material.cast.bystander if found.kind in OTHERS_SPEAK else material.cast.user
+        drafts = (Draft("distractor", len(script.utterances), overheard=found.kind),)
         over.append(_overlay(Kind.DISTRACTOR, found.text, voice, where))
     # One overlay per reply, so that each finds room.
     free = [i for i in replies if i not in {u.over for u in over}]
@@ -340,7 +329,7 @@ def _lay_over(script: Script, material: Material, mix: MixConfig, seed: int) -> 
         where = free[int(rng.integers(len(free)))]
         text = material.banks.backchannels[int(rng.integers(len(material.banks.backchannels)))]
         over.append(_overlay(Kind.BACKCHANNEL, text, material.cast.user, where))
-    return replace(script, utterances=(*script.utterances, *over))
+    return replace(script, utterances=(*script.utterances, *over)), drafts
 
 
 def _overlay(kind: Kind, text: str, voice: str, over: int | None) -> Utterance:
@@ -350,13 +339,8 @@ def _overlay(kind: Kind, text: str, voice: str, over: int | None) -> Utterance:
 # -- small helpers
 
 
-def _exchanges(dialogue: Dialogue) -> list[tuple[str, str]]:
-    texts = [t.text for t in dialogue.turns]
-    return list(zip(texts[::2], texts[1::2], strict=False))
-
-
 def _long_replies(dialogue: Dialogue, timing: TimingConfig) -> list[int]:
-    return [n for n, (_, r) in enumerate(_exchanges(dialogue)) if interruptible(r, dialogue.language, timing)]
+    return [n for n, (_, r) in enumerate(exchanges(dialogue)) if interruptible(r.text, dialogue.language, timing)]
 
 
 def _pick_reply(dialogue: Dialogue, timing: TimingConfig, rng: np.random.Generator) -> int:
@@ -377,7 +361,7 @@ def _possible(asked: Scenario, material: Material, timing: TimingConfig) -> Scen
     if len(material.dialogues) < enough.get(asked, 1):
         return Scenario.UNINTERRUPTED
     if asked is Scenario.DIALOGUE_RESET and not all(
-        interruptible(_exchanges(d)[0][1], d.language, timing) for d in material.dialogues[1:-1]
+        interruptible(exchanges(d)[0][1].text, d.language, timing) for d in material.dialogues[1:-1]
     ):
         return Scenario.UNINTERRUPTED
     return asked
@@ -396,25 +380,6 @@ def _banks(material: Material) -> Banks:
     if material.banks is None:
         raise ScriptError("no_phrases", f"no phrase bank for the language {material.dialogues[0].language!r}")
     return material.banks
-
-
-def _join(first: str, second: str, language: str) -> str:
-    """Two phrases as one text; behind a comma the second goes on in lower case, but for "I" and names."""
-    if not first or not second:
-        return first or second
-    if language.split("-")[0] == "zh":
-        return first + second
-    head = second.split(" ", 1)[0]
-    if first.endswith(",") and head.lower() in _LOWERED:
-        second = second[0].lower() + second[1:]
-    return f"{first} {second}"
-
-
-_LOWERED = frozenset(
-    "a an and are at based be by calculate can compare could create define describe did do does explain find for from "
-    "generate give hey how identify if in is it let list make my name of on please provide should summarize tell that "
-    "the there these this to was were what when where which who whose why will with would write you your".split()
-)
 
 
 def _join_all(parts: Sequence[str], language: str) -> str:

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from duplexdata import __version__
-from duplexdata.config import as_dict
 from duplexdata.errors import DatasetError
 from duplexdata.shards import FileFacts
 from duplexdata.speech.gate import Tally
-from duplexdata.stages.plan import Plan, public_config
+from duplexdata.stages.plan import Plan, published
 from duplexdata.stages.statistics import Statistics
 from duplexdata.stages.work import Counts, Marker, sum_counts
 from duplexdata.voices.bank import VoiceBank
 from duplexdata.voices.report import refused_names, shares, voice_table
+from duplexdata.writer.usage import Tally as UsageTally
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -61,7 +61,7 @@ def build_manifest(
         "package": f"duplexdata {__version__}",
         "fingerprint": plan.config_fingerprint,
         "seed": plan.config.seed,
-        "config": as_dict(public_config(plan.config)),
+        "config": published(plan.config),
         "made_by": dict(plan.made_by),
         # The blocks that conversations were made a whole number of; `config` may be that of a later emission.
         "scheduled_for": {"n_speech": plan.config.layout.n_speech, "n_text": plan.config.layout.n_text},
@@ -76,6 +76,7 @@ def build_manifest(
         "stages": [asdict(c) for c in sum_counts([_voice_counts(plan.bank), *(c for m in stages for c in m.counts)])],
         "rejected_examples": markers.ingest.facts.get("rejected", []),
         "fallbacks": dict(sorted(fallbacks.items())),
+        **_writing(plan, markers),
         "left_out": dict(sorted(left_out.items())),
         "statistics": {**summary, "quality": quality.summary()},
         "tokens": dict(sorted(tokens.items())),
@@ -89,6 +90,25 @@ def _voice_counts(bank: VoiceBank) -> Counts:
     dropped = Counter(r.fault.reason for r in bank.refused)
     used = sum(1 for _ in bank)
     return Counts("voices", used + dropped.total(), used, dict(sorted(dropped.items())))
+
+
+def _writing(plan: Plan, markers: Markers) -> dict[str, Any]:
+    """Who wrote (by what stands in an utterance's `writer`), and what their replies took; {} without a model.
+
+    Usage is that of the replies in this dataset, and the cost what they cost where none is known yet: the same however
+    many of them were.
+    """
+    if plan.config.writer.model is None:
+        return {}
+    tally, writers = UsageTally(), {}
+    for marker in markers.scripts:
+        facts = _mapping(marker.facts["writing"])
+        writers.update(_mapping(facts["writers"]))
+        tally.merge(_mapping(facts["usage"]))
+    return {
+        "writers": dict(sorted(writers.items())),
+        "writing": {"usage": tally.facts(), "nominal_usd": tally.nominal_usd(plan.config.writer)},
+    }
 
 
 def read_manifest(dataset: Path) -> dict[str, Any]:

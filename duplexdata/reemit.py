@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from duplexdata.config import Config, LayoutConfig, as_dict
+from duplexdata.config import Config, LayoutConfig
 from duplexdata.config_file import load_config
 from duplexdata.dataset import check_target, finish, place, put_tokenizer
 from duplexdata.errors import DatasetError
@@ -18,7 +18,7 @@ from duplexdata.manifest import read_manifest
 from duplexdata.shards import FileFacts, batches, new_file
 from duplexdata.stages.emit import Emission, emit_shard
 from duplexdata.stages.layouts import tokenizer_files
-from duplexdata.stages.plan import dataset_fingerprint
+from duplexdata.stages.plan import dataset_fingerprint, published
 from duplexdata.stages.work import Marker, sum_counts
 from duplexdata.storage import LocalFolder, Store
 from duplexdata.text.vocabulary import Vocabulary, make_tokenizer
@@ -151,9 +151,9 @@ def _new_manifest(
     made_by = {**old["made_by"], "tokenizer": files["tokenizer/tokenizer.json"].sha256}
     return {
         **old,
-        "config": as_dict(config),
+        "config": published(config),
         "made_by": made_by,
-        "fingerprint": dataset_fingerprint(as_dict(config), made_by),
+        "fingerprint": dataset_fingerprint(published(config), made_by),
         "vocabulary": vocabulary.facts(),
         "files": {name: asdict(facts) for name, facts in sorted(files.items())},
         "stages": [*kept, *(asdict(c) for c in counts)],

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from duplexdata.config import Config
 from duplexdata.schema import CONFIGS, json_schema
+from duplexdata.writer.reply_models import reply_schemas
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _PHRASES = {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 1}
@@ -56,8 +57,9 @@ def schemas() -> dict[str, object]:
             "additionalProperties": False,
         },
     }
+    replies = reply_schemas()
     config = {"config.json": TypeAdapter(Config).json_schema()}
-    return {name: {"$schema": _DRAFT, **value} for name, value in (rows | banks | config).items()}  # type: ignore[dict-item]
+    return {name: {"$schema": _DRAFT, **value} for name, value in (rows | banks | replies | config).items()}  # type: ignore[dict-item]
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from duplexdata.interactions import (
     dialogues_needed,
     fits,
     interruptible,
+    plan_drafts,
     plan_script,
     rest_from_sentence,
     resume,
@@ -289,6 +290,54 @@ def test_overlays_and_pauses_change_nothing_else(scenario: Scenario, seed: int) 
     assert tuple(replace(u, pause=None) for u in busy.utterances[:n]) == plain.utterances
     assert all(not u.addressed for u in busy.utterances[n:])
     assert plain.id == busy.id
+
+
+# -- drafts
+
+
+@ALL
+@given(seed=SEEDS)
+@settings(max_examples=30)
+def test_drafts_are_the_lines_that_templates_wrote(scenario: Scenario, seed: int) -> None:
+    m = material(seed, NEEDED.get(scenario, 1))
+    mix = replace(MixConfig(), distractor=1.0)
+    found = plan_drafts(scenario, m, repeat=0, mix=mix, timing=TIMING, seed=seed)
+    us = found.script.utterances
+    assert found.script == plan_script(scenario, m, repeat=0, mix=mix, timing=TIMING, seed=seed)
+    by_template = {n for n, u in enumerate(us) if u.channel is U and u.writer.startswith("template")}
+    backchannels = {n for n, u in enumerate(us) if u.kind is Kind.BACKCHANNEL}
+    assert {d.utterance for d in found.drafts} == by_template - backchannels
+    kinds = {"generation_termination": "termination", "dialogue_reset": "reset", "topic_interweaving": "interweaving"}
+    for d in found.drafts:
+        u = us[d.utterance]
+        expected = "distractor" if u.kind is Kind.DISTRACTOR else kinds.get(scenario.value, scenario.value)
+        assert d.kind == expected
+        assert (d.request is not None) == (d.kind in ("reset", "interweaving"))
+        if d.request is not None:
+            assert u.text.lower().endswith(d.request.text.lower())
+        for n in d.earlier:
+            assert n < d.utterance
+        if d.kind == "interweaving":
+            # What was said about the topic before is of the dialogue that the request is of.
+            of = next(x for x in m.dialogues if d.request in x.turns)
+            texts = {t.text.lower() for t in of.turns}
+            assert d.earlier and {us[n].text.lower() for n in d.earlier if us[n].channel is A} <= texts
+        assert bool(d.overheard) == (d.kind == "distractor")
+
+
+def test_the_writer_of_a_dialogues_turns_is_that_of_its_utterances() -> None:
+    for scenario in Scenario:
+        m = material(7, NEEDED.get(scenario, 1))
+        marked = tuple(
+            replace(d, turns=tuple(replace(t, writer=f"m@p-{n}") for t in d.turns)) for n, d in enumerate(m.dialogues)
+        )
+        plain = plan_script(scenario, m, repeat=0, mix=PLAIN, timing=TIMING, seed=7)
+        script = plan_script(scenario, replace(m, dialogues=marked), repeat=0, mix=PLAIN, timing=TIMING, seed=7)
+        assert [u.text for u in script.utterances] == [u.text for u in plain.utterances]
+        for u, old in zip(script.utterances, plain.utterances, strict=True):
+            assert "corpus" not in u.writer
+            assert ("@" in u.writer) == ("corpus" in old.writer)
+            assert u.writer.startswith("template") == old.writer.startswith("template")
 
 
 # -- what falls short

@@ -14,11 +14,14 @@ import duplexdata
 PACKAGE = Path(duplexdata.__file__).parent
 CORE = {
     "units", "rng", "errors", "dialogue", "conversation", "config", "words", "spoken", "banks", "interactions",
-    "timeline", "vad", "windows", "splitting", "checks", "layouts", "quality", "text.types", "speech.base",
+    "talk", "timeline", "vad", "windows", "splitting", "checks", "layouts", "quality", "text.types", "speech.base",
     "voices.bank", "voices.deck", "voices.judge", "voices.duplicates", "voices.report",
+    "writer.language", "writer.requests",
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""
 PURE_OUTSIDE = {"numpy", "num2words"}
+AT_THE_DOOR = ("writer.types", "writer.reply_models", "writer.checks", "writer.placing", "forecast.writer")
+"""As pure, but for pydantic's models of what comes in from outside."""
 NO_IO = {"pathlib", "os", "socket", "subprocess", "time", "datetime", "random", "logging", "shutil", "tempfile", "io"}
 
 
@@ -60,6 +63,14 @@ def test_the_core_imports_nothing_but_itself_and_numpy() -> None:
             else:
                 assert top not in NO_IO, f"{name} imports {imported}"
                 assert top in PURE_OUTSIDE or top in __import__("sys").stdlib_module_names, f"{name} imports {imported}"
+
+
+def test_what_judges_replies_touches_nothing_outside() -> None:
+    modules = _modules()
+    for name in AT_THE_DOOR:
+        imported = {i.split(".")[0] for i in _imports(modules[name])}
+        assert not imported & NO_IO, name
+        assert not {i for i in imported if i in ("openai", "httpx", "sqlite3", "pyarrow", "torch")}, name
 
 
 def test_stages_do_not_import_what_calls_them() -> None:

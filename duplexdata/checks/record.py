@@ -27,7 +27,8 @@ _SOURCES = {
     "uninterrupted": (1, 5),
     "dialogue_reset": (5, 5),
     "topic_interweaving": (3, 5),
-    "back_on_topic": (2, 2),
+    # a question of a language model's own borrows from no other dialogue
+    "back_on_topic": (1, 2),
 }
 
 

@@ -26,9 +26,11 @@ from duplexdata.speech.align import aligner_name, needs_aligner
 from duplexdata.storage import Store
 from duplexdata.voices.bank import VoiceBank
 from duplexdata.voices.fit import bank_for
+from duplexdata.writer.prompts import prompt_versions
 
 # Raised whenever a change of the code changes a stage's bytes.
 INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 2, 1, 1, 1
+WRITING = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,9 @@ def make_plan(config: Config, store: Store) -> Plan:
 
     ingest = ingest_fingerprint(config)
     planned = [config.seed, config.conversations, config.text, config.mix, config.timing, config.shards]
-    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, bank.casting())
+    writer = writer_identity(config)
+    written = [writer] if writer else []
+    scripts = fingerprint("scripts", SCRIPTS, ingest, *planned, prompts, bank.casting(), *written)
     heard_by = asr_identity(config.quality.asr)
     aligned_by = aligner_identity(config)
     spoken = [speech_settings(config.speech), public.quality, heard_by, grid, synthesizer, bank.sounds()]
@@ -95,6 +99,7 @@ def make_plan(config: Config, store: Store) -> Plan:
         "tokenizer": tokenizer,
         **({"asr": heard_by} if heard_by else {}),
         **({"aligner": aligned_by} if aligned_by else {}),
+        **({"writer": writer} if writer else {}),
     }
     recorded = (*public.sources, public.text, public.mix, public.timing, public.quality)
     return Plan(
@@ -106,12 +111,12 @@ def make_plan(config: Config, store: Store) -> Plan:
         speech=speech,
         codes=codes,
         layouts=layouts,
-        config_fingerprint=dataset_fingerprint(as_dict(public), made_by),
+        config_fingerprint=dataset_fingerprint(published(config), made_by),
         made_by=tuple(made_by.items()),
         record_fingerprint=fingerprint(
             [as_dict(x) for x in recorded],
             [as_dict(public.voices), speech_settings(public.speech)],
-            [public.seed, public.conversations, as_dict(public.shards), grid],
+            [public.seed, public.conversations, as_dict(public.shards), grid, *written],
             *([aligned_by] if aligned_by else []),
         ),
         synthesizer=synthesizer,
@@ -142,6 +147,9 @@ def public_config(config: Config) -> Config:
     speech = replace(SpeechConfig(model=name(config.speech.model)), **speech_settings(config.speech))
     quality = replace(config.quality, asr=name(config.quality.asr), asr_device="auto")
     align = AlignConfig(config.align.method, name(config.align.model))
+    writer = config.writer.public_part()
+    if writer.model is not None:
+        writer = replace(writer, model=model_name(writer.model))
     return replace(
         config,
         sources=sources,
@@ -152,15 +160,38 @@ def public_config(config: Config) -> Config:
         cache=CacheConfig(),
         codec=codec,
         layout=layout,
+        writer=writer,
         engine=EngineConfig(),
     )
+
+
+def published(config: Config) -> dict[str, object]:
+    """`public_config` as plain values, as it stands in the manifest. What is not used is not in it."""
+    plain = as_dict(public_config(config))
+    if config.writer.model is None:
+        del plain["writer"]
+    return plain
+
+
+def model_name(model: str) -> str:
+    """A language model's name as it may be published: a folder's without what is above it."""
+    return Path(model).name if model.startswith(("/", "~", "./", "../")) else model
+
+
+def writer_identity(config: Config) -> str:
+    """What decides on the texts of a language model, its replies apart; "" where templates write everything."""
+    deciding = config.writer.deciding_part()
+    if not deciding:
+        return ""
+    versions = {key: v for key, v in prompt_versions().items() if key.split("/")[1] in config.writer.write}
+    return fingerprint("writing", WRITING, deciding, versions)
 
 
 def prompt_version() -> str:
     """8 hex digits that change with any phrase bank."""
     digest = hashlib.sha256()
     for path in sorted(folder("prompts").rglob("*")):
-        if path.is_file() and path.suffix in (".yaml", ".md"):
+        if path.is_file() and path.suffix == ".yaml":
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:8]
 

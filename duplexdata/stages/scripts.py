@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from duplexdata.dialogue import Channel, Dialogue, Kind, Pause, Rejected, Scenario, Script, Utterance
 from duplexdata.errors import ShardError
-from duplexdata.interactions import Cast, Material, can_lend, dialogues_needed, fits, plan_script
+from duplexdata.interactions import Material, Planned, can_lend, dialogues_needed, fits, plan_drafts
 from duplexdata.resources import banks
 from duplexdata.rng import rng_for, stable_hash
 from duplexdata.shards import FileFacts, sha256, write_text
@@ -21,6 +21,8 @@ from duplexdata.spoken import speakable_dialogue
 from duplexdata.stages.ingest import read_pool
 from duplexdata.stages.plan import Plan
 from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, shards_of, write_marker
+from duplexdata.stages.writing import Scribe
+from duplexdata.talk import Cast
 from duplexdata.voices.deck import Deck
 from duplexdata.voices.fit import speakers_needed
 
@@ -29,17 +31,28 @@ _LOOK_AHEAD = 64
 
 
 def write_scripts(plan: Plan, shard: Shard) -> Marker:
-    """One JSON line per script."""
+    """One JSON line per script.
+
+    Raises: WriterError, BudgetError: a language model is configured and cannot go on; what it wrote is kept.
+    """
     path, marker = scripts_path(plan, shard), scripts_marker_path(plan, shard)
     if found := read_marker(plan.store, marker, plan.scripts):
         return found
     pool, duplicates = read_pool(plan, shard)
     planner = _Planner(plan, shard, pool)
-    lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in planner.scripts()]
+    writing: tuple[Counts, ...] = ()
+    facts: Mapping[str, object] = {}
+    if plan.config.writer.model is None:
+        scripts = planner.scripts()
+    else:
+        with Scribe.of(plan) as scribe:
+            scripts = iter([*planner.written_scripts(scribe)])
+            writing, facts = scribe.counts(), {"writing": scribe.facts()}
+    lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in scripts]
     write_text(path, "".join(lines))
     files = {path.name: FileFacts(len(lines), path.stat().st_size, sha256(path))}
-    counts = planner.counts(duplicates, len(lines))
-    return write_marker(plan.store, marker, Marker(plan.scripts, files, counts, planner.facts()))
+    counts = (*planner.counts(duplicates, len(lines)), *writing)
+    return write_marker(plan.store, marker, Marker(plan.scripts, files, counts, {**planner.facts(), **facts}))
 
 
 def scripts_marker_path(plan: Plan, shard: Shard) -> Path:
@@ -76,11 +89,32 @@ def _utterance(raw: dict[str, Any]) -> Utterance:
 
 
 @dataclass(slots=True)
-class _Deal:
+class _Seat:
     """A deck, and the place in it that the next conversation gets its user from."""
 
     deck: Deck
     at: int
+
+
+def written_scripts(plan: Plan, shard: Shard, scribe: Scribe) -> Iterator[Script]:
+    """A shard's scripts by a writer, without a file."""
+    pool, _ = read_pool(plan, shard)
+    yield from _Planner(plan, shard, pool).written_scripts(scribe)
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """What a conversation is to be made of.
+
+    Attributes:
+        dialogues: its own, then those to borrow from; in spoken form by rules.
+        repeat: how often its own dialogue came first before.
+    """
+
+    asked: Scenario
+    dialogues: tuple[Dialogue, ...]
+    cast: Cast
+    repeat: int
 
 
 class _Planner:
@@ -95,16 +129,45 @@ class _Planner:
         self._times_first: Counter[str] = Counter()
         self._used: set[str] = set()
         self._became: Counter[str] = Counter()
-        self._no_dialogue = 0
+        self._lost: set[str] = set()
+        self._no_dialogue = self._not_written = 0
         self._bank = plan.bank
-        self._deals: dict[str, _Deal | None] = {}
-        self._by_users: dict[tuple[str, ...], _Deal] = {}
+        self._seats: dict[str, _Seat | None] = {}
+        self._by_users: dict[tuple[str, ...], _Seat] = {}
         # A split's shards go on with one deck where the shard before leaves off.
         earlier = (s for s in shards_of(plan.config) if s.split == shard.split and s.index < shard.index)
         self._first_slot = sum(s.slots for s in earlier)
 
     def scripts(self) -> Iterator[Script]:
-        seed, timing = self._config.seed, self._config.timing
+        for deal in self.deals():
+            planned = self._plan(deal, deal.dialogues)
+            self._used.update(planned.script.source_ids)
+            yield planned.script
+
+    def written_scripts(self, scribe: Scribe) -> Iterator[Script]:
+        """Scripts with the texts of a language model: first dialogues, as far as any script takes them, then what
+        templates wrote in the scripts."""
+        deals = list(self.deals())
+        raw = {d.id: d for d in self._pool}
+        dialogues = scribe.dialogues([(d.asked, d.dialogues) for d in deals], raw)
+        planned: list[tuple[Planned, Dialogue]] = []
+        for deal in deals:
+            found = [dialogues[d.id] for d in deal.dialogues]
+            whole = [d for d in found if d is not None]
+            if len(whole) < len(found):
+                self._lose(d.id for d in deal.dialogues)
+            else:
+                planned.append((self._plan(deal, tuple(whole)), whole[0]))
+        for (before, _), script in zip(planned, scribe.scripts(planned), strict=True):
+            if script is None:
+                self._lose(before.script.source_ids)
+            else:
+                self._used.update(script.source_ids)
+                yield script
+
+    def deals(self) -> Iterator[Deal]:
+        """What each conversation is to be made of."""
+        seed = self._config.seed
         shares = self._config.mix.shares()
         for slot in range(self._shard.slots):
             rng = rng_for(seed, f"{self._key}/{slot}", "slot")
@@ -115,35 +178,39 @@ class _Planner:
                 continue
             borrowed = self._borrow(asked, first, dialogues_needed(asked, rng) - 1, rng)
             cast = self._cast(first.language, rng)
-            script = plan_script(
-                asked,
-                Material((first, *borrowed), banks(first.language), cast),
-                repeat=self._times_first[first.id],
-                mix=self._config.mix,
-                timing=timing,
-                seed=seed,
-            )
+            yield Deal(asked, (first, *borrowed), cast, self._times_first[first.id])
             self._times_first[first.id] += 1
-            self._used.update(script.source_ids)
-            if script.scenario is not asked:
-                self._became[f"{asked}_became_{script.scenario}"] += 1
-            yield script
+
+    def _plan(self, deal: Deal, dialogues: tuple[Dialogue, ...]) -> Planned:
+        planned = plan_drafts(
+            deal.asked,
+            Material(dialogues, banks(dialogues[0].language), deal.cast),
+            repeat=deal.repeat,
+            mix=self._config.mix,
+            timing=self._config.timing,
+            seed=self._config.seed,
+        )
+        if planned.script.scenario is not deal.asked:
+            self._became[f"{deal.asked}_became_{planned.script.scenario}"] += 1
+        return planned
+
+    def _lose(self, ids: Iterable[str]) -> None:
+        self._not_written += 1
+        self._lost.update(ids)
 
     def counts(self, duplicates: int, made: int) -> tuple[Counts, ...]:
         dropped = Counter({"duplicate": duplicates})
         for item in self._speakable.values():
             if isinstance(item, Rejected):
                 dropped[item.reason] += 1
+        if lost := self._lost - self._used:
+            dropped["not_written"] = len(lost)
         dropped["not_needed"] = len(self._pool) - len(self._used) - dropped.total() + duplicates
+        failed = {"no_dialogue": self._no_dialogue, "not_written": self._not_written}
         kept = {reason: n for reason, n in sorted(dropped.items()) if n}
         return (
             Counts("dialogues", len(self._pool) + duplicates, len(self._used), kept),
-            Counts(
-                "scripts",
-                self._shard.slots,
-                made,
-                {"no_dialogue": self._no_dialogue} if self._no_dialogue else {},
-            ),
+            Counts("scripts", self._shard.slots, made, {reason: n for reason, n in failed.items() if n}),
         )
 
     def facts(self) -> Mapping[str, object]:
@@ -205,17 +272,17 @@ class _Planner:
                     break
         return found
 
-    def _deal(self, language: str) -> _Deal | None:
+    def _deal(self, language: str) -> _Seat | None:
         """What a language's users are dealt from; None where there are too few. Same users, same deal."""
-        if language not in self._deals:
+        if language not in self._seats:
             split, bank = self._shard.split, self._bank
             users = bank.users_of(split, language, speakers=speakers_needed(self._config))
             ids = tuple(v.id for v in users)
             if users and ids not in self._by_users:
                 rng = rng_for(self._config.seed, f"{split}/{stable_hash(*sorted(ids))}", "voices")
-                self._by_users[ids] = _Deal(Deck(users, bank.evenly_over, rng), self._first_slot)
-            self._deals[language] = self._by_users.get(ids)
-        return self._deals[language]
+                self._by_users[ids] = _Seat(Deck(users, bank.evenly_over, rng), self._first_slot)
+            self._seats[language] = self._by_users.get(ids)
+        return self._seats[language]
 
     def _cast(self, language: str, rng: np.random.Generator) -> Cast:
         """The next user, the assistant, and somebody else who may be heard."""
