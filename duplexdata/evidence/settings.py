@@ -30,7 +30,7 @@ class Evidence:
 
     conversations: int = 2400
     seeds: tuple[int, ...] = (0, 1, 2)
-    sft_epochs: float = 2.0
+    sft_epochs: float = 1.5
     dpo_steps: int = 100
     dpo_batch: int = 8
     dpo_lr: float = 1e-4
