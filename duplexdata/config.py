@@ -174,8 +174,8 @@ class AlignConfig:
     """Where the word times of voices that give none come from."""
 
     method: str = "auto"
-    """"espeak": warped onto espeak-ng's rendering of the text; "ctc": forced alignment by `model`; "characters"; "none";
-    "auto": ctc if a model is named, else espeak if its extra is installed, else characters."""
+    """"espeak": warped onto espeak-ng's rendering of the text; "ctc": forced alignment by `model`; "characters": shared
+    out; "none"; "auto": ctc if a model is named, else espeak if its extra is installed, else characters."""
     model: str | None = None
     """A folder or hub id of a CTC model that `transformers` loads."""
     device: str = "auto"
