@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import importlib
 import math
 import time
 from typing import Any
@@ -12,13 +13,8 @@ import openai
 
 from duplexdata.writer.meter import METER, Meter
 
-try:
-    import httpx2 as httpx
-except ImportError:  # openai below 3
-    import httpx  # type: ignore[no-redef]
-
-
-__all__ = ["PatientHttp", "TooLongAWait", "httpx", "retry_after_sec"]
+# The library below: httpx2 for openai 3, httpx for openai 2.
+httpx: Any = importlib.import_module(openai.DefaultAsyncHttpxClient.__mro__[1].__module__.partition(".")[0])
 
 
 class TooLongAWait(openai.OpenAIError):
@@ -52,7 +48,7 @@ class PatientHttp(openai.DefaultAsyncHttpxClient):
         """No request goes out for so long."""
         self._closed_until = max(self._closed_until, time.monotonic() + seconds)
 
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+    async def send(self, request: Any, **options: Any) -> Any:
         while (rest := self._closed_until - time.monotonic()) > 0:
             await asyncio.sleep(rest)
         meter = METER.get() or Meter()
