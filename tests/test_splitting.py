@@ -52,7 +52,7 @@ def test_the_pieces_are_the_text(tokens: list[str]) -> None:
     if len(pieces) == 1:
         assert pieces[0].text == text
         return
-    assert " ".join(p.text for p in pieces).split() == text.split()
+    assert "".join("".join(p.text for p in pieces).split()) == "".join(text.split())
     assert [w for p in pieces for w in word_texts(p.text)] == word_texts(text)
     for piece in pieces:
         words = split_words(piece.text)
