@@ -139,7 +139,7 @@ def _block_mask(pack: Pack, device: torch.device, window: int | None) -> Any:
     if pack.channel is None:
 
         def causal(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return (k <= q) & (q - k < back) & (document[q] == document[k])
+            return (k <= q) & (k > q - back) & (document[q] == document[k])
 
         return create_block_mask(causal, None, None, n, n, device=str(device))
     groups = [group_starts(pack.channel[a:b], pack.position[a:b]) for a, b in pairwise(bounds)]
@@ -149,7 +149,7 @@ def _block_mask(pack: Pack, device: torch.device, window: int | None) -> Any:
 
     def divided(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         seen = (channel[q] == channel[k]) | (position[k] < group[q])
-        return (k <= q) & (q - k < back) & (document[q] == document[k]) & seen
+        return (k <= q) & (k > q - back) & (document[q] == document[k]) & seen
 
     return create_block_mask(divided, None, None, n, n, device=str(device))
 

@@ -32,7 +32,10 @@ class ChatFormat:
             template: a tokenizer of `transformers` that has a chat template, or None.
         """
         self._tokenizer, self._template = tokenizer, template
-        self._eos = tokenizer.token_to_id(EOS)
+        eos = tokenizer.token_to_id(EOS)
+        if eos is None:
+            raise DatasetError(f"the dataset's tokenizer lacks {EOS}: it is none of ours")
+        self._eos = int(eos)
         tokenizer.encode_special_tokens = template is None  # a word like "<1>" is text, unless a template put it there
 
     @classmethod
@@ -45,7 +48,7 @@ class ChatFormat:
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template)
 
     def example(self, messages: Messages) -> Example:
-        pieces = self._plain(messages) if self._template is None else self._by_template(messages)
+        pieces = self._plain(messages) if self._template is None else self._by_template(messages, self._template)
         encoded = self._tokenizer.encode_batch([p for p, _ in pieces if isinstance(p, str)], add_special_tokens=False)
         texts = iter(encoded)
         ids: list[int] = []
@@ -68,12 +71,11 @@ class ChatFormat:
             pieces.append(("\n", own))
         return pieces
 
-    def _by_template(self, messages: Messages) -> list[_Piece]:
-        assert self._template is not None
+    def _by_template(self, messages: Messages, template: Any) -> list[_Piece]:
 
         def text(upto: int, prompt: bool = False) -> str:
             given = [dict(m) for m in messages[:upto]]
-            return str(self._template.apply_chat_template(given, tokenize=False, add_generation_prompt=prompt))
+            return str(template.apply_chat_template(given, tokenize=False, add_generation_prompt=prompt))
 
         pieces: list[_Piece] = []
         behind = ""

@@ -185,7 +185,7 @@ def check(config: TrainConfig) -> None:
 
 def deciding(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide on the weights, as plain values: all but `run`, and where the dataset lies."""
-    plain = as_dict(config)
+    plain: dict[str, Any] = dict(as_dict(config))
     del plain["run"]
-    del plain["data"]["dataset"]  # type: ignore[index]  # its fingerprint is compared instead
+    del plain["data"]["dataset"]  # its fingerprint is compared instead
     return plain

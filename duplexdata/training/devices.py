@@ -26,7 +26,7 @@ class Devices:
         self.rank, self.count = 0, 1
         self._accelerator: Any = None
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            self.place = choose_place(settings)
+            self.place: Place = choose_place(settings)
             return
         try:
             from accelerate import Accelerator
@@ -37,7 +37,7 @@ class Devices:
         if kind not in ("MULTI_GPU", "MULTI_CPU"):
             raise ConfigError(f"accelerate is set to {kind}: only plain data parallelism (MULTI_GPU) is supported")
         self.rank, self.count = self._accelerator.process_index, self._accelerator.num_processes
-        self.place: Place = choose_place(settings, self._accelerator.device)
+        self.place = choose_place(settings, self._accelerator.device)
 
     @property
     def is_main(self) -> bool:

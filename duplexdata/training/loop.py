@@ -102,7 +102,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup: float) -> float:
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices, not on embeddings, norms and biases."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decayed, plain = [], []
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
     for p in model.parameters():
         if p.requires_grad:
             (decayed if p.ndim > 1 and id(p) not in embeddings else plain).append(p)

@@ -99,13 +99,13 @@ def weighted_cross_entropy(hidden: Tensor, head: Tensor, labels: Tensor, weights
 
     Returns: float32, () and (n,). The caller divides by the sum of weights of the whole step.
     """
-    total, losses = _WeightedCrossEntropy.apply(hidden, head, labels, weights)  # type: ignore[no-untyped-call]
+    total, losses = _WeightedCrossEntropy.apply(hidden, head, labels, weights)
     return total, losses.detach()
 
 
 def token_log_probs(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of each label, float32, (n,). Arguments as in `weighted_cross_entropy`."""
-    found: Tensor = _TokenLogProbs.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
+    found: Tensor = _TokenLogProbs.apply(hidden, head, labels)
     return found
 
 

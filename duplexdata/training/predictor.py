@@ -102,7 +102,7 @@ class Predictor(nn.Module):
         self.kind = _choose_attention(model, settings.attention, place)
         self.plain_head = _has_plain_head(model, self.kind, place)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _checkpoint_gradients(model)
         model.train()
 
     def compile_model(self) -> None:
@@ -136,6 +136,13 @@ class Predictor(nn.Module):
         return _logits(self.model, pack)
 
 
+def _checkpoint_gradients(model: Any) -> None:
+    if enable := getattr(model, "activation_checkpointing_enable", None):  # its name in newer releases
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def on_device(pack: Pack, kind: str, place: Place, windows: attention.Windows) -> PackOnDevice:
     def move(values: np.ndarray[Any, Any], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(values).to(dtype).to(place.device, non_blocking=True)
@@ -167,7 +174,9 @@ def _choose_attention(model: Any, wanted: str, place: Place) -> str:
     cuda = place.device.type == "cuda"
     if wanted == "auto":
         order = (
-            (["flash"] if _has_flash() else []) + ["flex", "dense", "eager"] if cuda else ["segments", "dense", "eager"]
+            (["flash"] if _has_flash() else []) + ["flex", "segments", "dense", "eager"]
+            if cuda
+            else ["segments", "dense", "eager"]
         )
     else:
         order = [wanted]

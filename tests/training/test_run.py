@@ -82,7 +82,7 @@ def test_what_is_logged(trained: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     wanted = {f"loss/{c}" for c in ("silence", "state", "text", "pad", "speech")}
     assert wanted | {"loss", "learning_rate", "tokens_per_second", "real_tokens", "gradient_norm"} <= lines[0].keys()
-    assert lines[0]["loss/speech"] == pytest.approx(np.log(9223), rel=0.02)  # random weights know nothing
+    assert lines[0]["loss/speech"] == pytest.approx(np.log(9223), rel=0.1)  # random weights know nothing
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert min(line["real_tokens"] for line in lines) >= 0.97
     assert list((trained / "tensorboard").glob("events*"))
