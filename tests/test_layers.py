@@ -14,7 +14,8 @@ import duplexdata
 PACKAGE = Path(duplexdata.__file__).parent
 CORE = {
     "units", "rng", "errors", "dialogue", "conversation", "config", "words", "spoken", "banks", "interactions",
-    "timeline", "vad", "windows", "checks", "layouts", "text.types",
+    "timeline", "vad", "windows", "checks", "layouts", "text.types", "decoding.values", "scoring.activity",
+    "scoring.events", "scoring.judge", "scoring.summary",
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""
 PURE_OUTSIDE = {"numpy", "num2words"}

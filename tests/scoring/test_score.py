@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -273,3 +274,12 @@ def test_conversations_beyond_the_models_positions_are_counted(small_dataset: Pa
     ):
         found = score_dataset(None, small_dataset, split=SPLIT, history=history, model=model, settings=GREEDY, limit=8)
         assert found.dropped[reason] > 0 and found.judgements
+
+
+def test_the_command_prints_a_table_and_writes_the_report(small_dataset: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "duplexdata.cli", "score", "--dataset", str(small_dataset)]
+    command += ["--reference", "recorded", "--split", SPLIT, "--out", str(tmp_path / "report")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "TT SR@3s" in result.stdout and "100.0" in result.stdout
+    assert (tmp_path / "report" / "score.json").is_file()
