@@ -22,7 +22,7 @@ def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Completed
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240, check=False)
 
 
-@pytest.mark.parametrize("command", ["build", "emit", "verify", "show", "tokenize", "config"])
+@pytest.mark.parametrize("command", ["build", "emit", "verify", "show", "score", "tokenize", "config"])
 def test_each_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
@@ -38,6 +38,9 @@ def test_each_command_explains_itself(command: str) -> None:
         (("build", "--conversations", "many"), "--conversations"),
         (("emit", "somewhere"), "--out"),
         (("tokenize", "x.wav", "--codec", "nope"), "mel"),
+        (("score", "checkpoint"), "--dataset"),
+        (("score", "--dataset", "x", "--history", "mine", "checkpoint"), "own, gold"),
+        (("score", "--dataset", "x", "--temperature", "-1", "checkpoint"), "temperature"),
         (("nonsense",), "nonsense"),
     ],
 )
@@ -55,6 +58,8 @@ def test_wrong_use_ends_with_status_2_and_one_line(arguments: tuple[str, ...], s
         (("show", "no-such-folder", "x"), "no-such-folder"),
         (("tokenize", "no-such-file.wav"), "no-such-file.wav"),
         (("build", "--source", "no-such-file.jsonl"), "no-such-file.jsonl"),
+        (("score", "--dataset", "no-such-folder", "--reference", "recorded"), "no-such-folder"),
+        (("score", "--pairs", "no-such-folder"), "no-such-folder"),
     ],
 )
 def test_work_that_fails_ends_with_status_1_and_names_the_file(

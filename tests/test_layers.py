@@ -17,6 +17,7 @@ CORE = {
     "talk", "timeline", "vad", "windows", "splitting", "checks", "layouts", "quality", "text.types", "speech.base",
     "voices.bank", "voices.deck", "voices.judge", "voices.duplicates", "voices.report",
     "writer.language", "writer.requests",
+    "decoding.values", "scoring.activity", "scoring.events", "scoring.judge", "scoring.summary",
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""
 PURE_OUTSIDE = {"numpy", "num2words"}

@@ -29,7 +29,7 @@ MARGIN = to_samples(0.6)
 """Watched beyond a limit, so that a pause is told from a stop and a blip from speech. [ours]"""
 SILENCE_KEPT = to_samples(2.0)
 """How long nobody should answer behind what is not for the assistant, or behind a request for silence. [ours]"""
-LEAST_WATCHED = to_samples(1.5)
+LEAST_WATCHED = to_samples(2.0)
 """A silence shorter than this says nothing about starts that nobody asked for. [ours]"""
 
 
@@ -169,8 +169,10 @@ def _own_turns(c: Conversation, grid: Grid) -> Iterator[Asking]:
         else:
             heard = min((x.start for x in c.utterances if x.start >= u.end), default=c.n_samples)
             until = min(heard, u.end + ANSWER_WITHIN)
-            if until - u.end >= LEAST_WATCHED and not _user_in(c, u.end, until):
-                yield _asking(c, Asked.QUIET, i, u.end, u.end, heard, until, c.n_samples)
+            if until - u.end >= LEAST_WATCHED:
+                # From where the silence can be no pause any more.
+                start = u.end + MARGIN
+                yield _asking(c, Asked.QUIET, i, start, start, heard, until, c.n_samples)
 
 
 def _asking(

@@ -14,13 +14,11 @@ from duplexdata.errors import DatasetError
 from duplexdata.layouts.interleaved import parse
 from duplexdata.manifest import read_manifest
 from duplexdata.records import Codes, read_codes, read_conversations
-from duplexdata.scoring.activity import Int64
+from duplexdata.rng import stable_hash
 from duplexdata.shards import batches
 from duplexdata.text.types import Int32
 from duplexdata.text.vocabulary import Vocabulary
 from duplexdata.units import SAMPLE_RATE, Grid
-
-__all__ = ["Int64", "Split", "Talk", "read_split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Talk:
 class Split:
     """
     Attributes:
-        talks: in order of id, so that a limit takes the same ones from every machine's shards.
+        talks: in an order that depends on the ids alone, and mixes the scenarios.
     """
 
     dataset: Path
@@ -53,7 +51,7 @@ class Split:
 def read_split(dataset: Path, split: str, limit: int | None = None) -> Split:
     """
     Args:
-        limit: conversations read at most, those of the smallest ids.
+        limit: conversations read at most: always the same ones.
 
     Raises: DatasetError: no dataset, no such split, or no speech tokens.
     """
@@ -70,7 +68,8 @@ def read_split(dataset: Path, split: str, limit: int | None = None) -> Split:
     grid = Grid(layout["n_speech"], layout["n_text"], frame)
     records = {c.id: c for path in _files(dataset, "conversations", split) for c in read_conversations(path)}
     codes = {c.id: c for path in _files(dataset, "codes", split) for c in read_codes(path)}
-    ids = sorted(records.keys() & codes.keys())[:limit]
+    # Ids begin with the scenario: a limit must not take the first ones of the alphabet.
+    ids = sorted(records.keys() & codes.keys(), key=stable_hash)[:limit]
     if not ids:
         raise DatasetError(f"{dataset}: the split {split!r} has no conversations with speech tokens")
     rows = _text_rows(dataset, split, grid, set(ids))

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from duplexdata.scoring.activity import BRIDGE, Activity, seconds
+from duplexdata.scoring.activity import Activity, seconds
 from duplexdata.scoring.events import ANSWER_WITHIN, OVERLAP_MOST, SILENCE_KEPT, STOP_WITHIN, Asked, Asking
 
 Pair = tuple[float, float]
@@ -140,9 +140,7 @@ def _hold(e: Asking, heard: Activity) -> Judgement:
 
 
 def _quiet(e: Asking, heard: Activity) -> Judgement:
-    # What still runs when the recorded reply ends is no start; if it goes on, nothing can be told.
-    running = heard.at(e.start + BRIDGE)
-    if running is not None and running.start < e.start:
+    if _speaks_at(heard, e.start):
         return Judgement(e, "was speaking", False, {})
     starts = _starts_in(heard, e.start, min(e.until, e.limit))
     outcome = "started" if starts else "kept silent"

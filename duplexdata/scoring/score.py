@@ -250,10 +250,12 @@ def _gold(
                 )
             )
     cases = []
+    scored = {talk.record.id: talk for talk, _, _ in moments}
+    channels = {id_: _heard(detector, talk.codes.assistant, 0, talk) for id_, talk in scored.items()}
     for (talk, event, given), answer in zip(moments, decoder.decode(requests, report), strict=True):
         first = max(0, given - _CONTEXT_BLOCKS)
         heard = _heard(detector, answer.assistant[first * n :], (first + 1) * block, talk)
-        recorded = _heard(detector, talk.codes.assistant, 0, talk)
+        recorded = channels[talk.record.id]
         found = judge(event, heard)
         share = spoken_share(heard, recorded, (given + 1) * block, min(event.until, heard.last))
         cases.append(Case(replace(found, values={**found.values, **share}), talk.record.utterances, heard))

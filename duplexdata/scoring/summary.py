@@ -144,7 +144,8 @@ def _estimates(group: Sequence[Judgement], seed: int, name: str, resamples: int)
         value = float(_ratio(above.sum(0), below.sum(0)))
         low, high = _interval(_ratio(weights @ above, weights @ below))
         counted = int((below > 0).sum())
-        if BY_NAME[metric].unit == "%" and value in (0.0, 1.0):
+        share_of_moments = BY_NAME[metric].unit == "%" and BY_NAME[metric].better
+        if share_of_moments and value in (0.0, 1.0):
             # All draws are alike then, and say nothing of what more conversations would show.
             beyond = _TAIL ** (1 / counted)
             low, high = (beyond, 1.0) if value else (0.0, 1 - beyond)

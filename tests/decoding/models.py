@@ -25,13 +25,13 @@ SIZE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
-    "max_position_embeddings": 1000,
+    "max_position_embeddings": 8192,
 }
 
 
 def llama(vocabulary: Vocabulary, seed: int = 0, **changes: Any) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    return lively(LlamaForCausalLM(LlamaConfig(vocab_size=len(vocabulary), **(SIZE | changes))))
+    return lively(LlamaForCausalLM(LlamaConfig(**({"vocab_size": len(vocabulary)} | SIZE | changes))))
 
 
 def mistral(vocabulary: Vocabulary) -> MistralForCausalLM:
