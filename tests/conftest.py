@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -34,3 +36,40 @@ def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("small") / "dataset"
     build(config, out, workers=1, report=lambda what, n: None)
     return out
+
+
+@pytest.fixture(scope="session")
+def made_prompts() -> list[Any]:
+    """Twelve, each of another of the embedded speakers and of another sentence, with a quiet room around it."""
+    pytest.importorskip("espeakng_loader")
+    from duplexdata.speech.base import Speech, SpeechRequest
+    from duplexdata.speech.espeak import EspeakSynthesizer
+    from duplexdata.speech.voices import user_voices
+    from tests.voices.voice_prompts import SENTENCES, Prompt, in_a_room
+
+    # espeak-ng's paul clips, and its fastest are at the limit of what passes for a person.
+    usable = [v for v in user_voices() if v.setting("variant") != "paul" and int(v.setting("rate")) <= 175]
+    voices = usable[:: len(usable) // len(SENTENCES)]
+    requests = [SpeechRequest(s, v) for s, v in zip(SENTENCES, voices, strict=False)]
+    synthesizer = EspeakSynthesizer()
+    try:
+        speeches = list(synthesizer.synthesize_many(requests))
+    finally:
+        synthesizer.close()
+    found = []
+    for n, (request, speech) in enumerate(zip(requests, speeches, strict=True)):
+        assert isinstance(speech, Speech)
+        found.append(Prompt(request.voice.id, in_a_room(speech.samples, n), speech.sample_rate, request.text))
+    return found
+
+
+@pytest.fixture
+def write_bank(tmp_path: Path, made_prompts: list[Any]) -> Callable[..., Path]:
+    """Writes a bank of recordings; `change` may change a row, or give None to leave it out."""
+
+    from tests.voices.voice_prompts import write_bank_to
+
+    def write(change: Callable[..., Any] = lambda i, row: row) -> Path:
+        return write_bank_to(tmp_path / "bank", made_prompts, change)
+
+    return write

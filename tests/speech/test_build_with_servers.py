@@ -6,42 +6,32 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile as sf
 from fake_cosyvoice import make_checkout, make_model
 
 from duplexdata.build import build
-from duplexdata.config import Config, ShardConfig, SpeechConfig
+from duplexdata.config import CacheConfig, Config, QualityConfig, ShardConfig, SpeechConfig, VoicesConfig
 from duplexdata.errors import ConfigError, SpeechServerError
 from duplexdata.manifest import read_manifest
-from duplexdata.speech.base import Voice, VoicePrompt
-from duplexdata.stages import speak
 from duplexdata.verify import verify
-from tests.speech.server import RATE, Behaviour, running
+from tests.speech.server import Behaviour, running
 
 Build = Callable[..., Path]
 
 
 @pytest.fixture
-def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Build:
-    """Builds with the usual voices, each of which has a recording to be cloned from."""
-    path = tmp_path / "prompt.wav"
-    sf.write(path, 0.1 * np.random.default_rng(0).standard_normal(3 * RATE), RATE)
-    users, assistant = speak.user_voices, speak.assistant_voice
-
-    def cloned(voice: Voice) -> Voice:
-        return replace(voice, settings=(), prompt=VoicePrompt(str(path), f"I am {voice.id}.", ""))
-
-    monkeypatch.setattr(speak, "user_voices", lambda: tuple(map(cloned, users())))
-    monkeypatch.setattr(speak, "assistant_voice", lambda: cloned(assistant()))
+def built(tmp_path: Path, write_bank: Callable[..., Path]) -> Build:
+    """Builds with a bank of recordings. What the servers say is no speech, and is not judged as such."""
+    voices = VoicesConfig(bank=str(write_bank()))
 
     def run(name: str, **speech: object) -> Path:
         config = Config(
             conversations=6,
+            voices=voices,
+            quality=QualityConfig(check=False),
+            cache=CacheConfig(folder="off"),
             speech=SpeechConfig(**{"backend": "speech_http"} | speech),  # type: ignore[arg-type]
             shards=ShardConfig(test_fraction=0.3),
         )
