@@ -75,6 +75,7 @@ def build(
             workers=workers or os.cpu_count() or 1,
             report=lambda _, n: advance(n),
             keep_work=keep_work,
+            tell=typer.echo,
         )
     _show_result(out, made)
 
