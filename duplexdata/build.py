@@ -75,7 +75,9 @@ def build(
     assemble(plan, shards, gather(read, done), target)
     if (spent := read_spending(plan.work, config.writer)) is not None:
         # Not for the dataset, whose bytes do not depend on which replies were known already.
-        tell("the language model, this run: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in spent.items()))
+        usd = "" if spent["usd"] is None else f", {spent['usd']:,.2f} USD"
+        tokens = f"{spent['prompt_tokens']:,} tokens in, {spent['completion_tokens']:,} out"
+        tell(f"spent on the language model by this run: {spent['replies_paid']:,} replies, {tokens}{usd}")
     if not keep_work:
         plan.store.remove_all()
     return True
