@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duplexdata.backends import SPEECH_TOKENIZERS, codebook_size, device_count, make_synthesizer
-from duplexdata.config import Config
+from duplexdata.config import AlignConfig, Config
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError
 from duplexdata.manifest import Markers
@@ -80,8 +80,9 @@ def gather(read: Marker, done: Sequence[ShardMarkers]) -> Markers:
 
 def check_backends(config: Config) -> None:
     """Fail before any work is done where a backend cannot be had."""
-    # The model that hears what was said is loaded where it is used; the plan has looked whether it is there.
-    make_synthesizer(replace(config, quality=replace(config.quality, asr=None))).close()
+    # Models that hear what was said are loaded where they are used; the plan looks whether they are there.
+    align = config.align if config.align.model is None else AlignConfig("none")
+    make_synthesizer(replace(config, quality=replace(config.quality, asr=None), align=align)).close()
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
 
