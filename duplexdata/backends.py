@@ -159,8 +159,8 @@ _ASR_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 def make_synthesizer(config: Config, tally: Tally | None = None) -> Synthesizer:
     """What a run speaks with: the backend and all that stands around it.
 
-    From the inside out: the backend; what it said before is kept (`cache`); every take is judged (`quality`), and
-    repeated if it is bad.
+    From the inside out: the backend; what it said before is kept (`cache`); word times are found where it gives none
+    (`align`); every take is judged (`quality`), and repeated if it is bad.
 
     Args:
         tally: counts the takes; None: nobody wants to know.
@@ -168,7 +168,7 @@ def make_synthesizer(config: Config, tally: Tally | None = None) -> Synthesizer:
     Raises: ConfigError: the backend is unknown, its extra is not installed, or what is asked of it cannot be had.
     """
     engine = make_backend(config.speech)
-    made = _cached(engine, config.speech.backend, config.cache)
+    made = _aligned(_cached(engine, config.speech.backend, config.cache), config)
     return _gated(made, engine, config, tally or Tally()) if config.has_sound and config.quality.check else made
 
 
@@ -184,6 +184,13 @@ def _cached(made: Synthesizer, backend: str, config: CacheConfig) -> Synthesizer
 
     folder = default_folder() if config.folder == "auto" else Path(config.folder).expanduser()
     return Cached(made, SpeechStore(folder, config.max_bytes))
+
+
+def _aligned(made: Synthesizer, config: Config) -> Synthesizer:
+    from duplexdata.speech.align import Aligned, make_aligner, needs_aligner
+
+    aligner = make_aligner(config.align) if config.has_sound and needs_aligner(config.speech) else None
+    return made if aligner is None else Aligned(made, aligner)
 
 
 def _gated(made: Synthesizer, engine: Synthesizer, config: Config, tally: Tally) -> Synthesizer:
