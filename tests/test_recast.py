@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from duplexdata import backends
-from duplexdata.build import build, prepare, work_folder
+from duplexdata.build import build, prepare
 from duplexdata.config import AlignConfig, CacheConfig, Config, QualityConfig, ShardConfig, SpeechConfig
 from duplexdata.dialogue import Script
 from duplexdata.errors import SynthesisError
@@ -29,7 +29,7 @@ from duplexdata.stages.recast import recast
 from duplexdata.stages.scripts import read_scripts, write_scripts
 from duplexdata.stages.speak import speak
 from duplexdata.stages.work import shards_of
-from duplexdata.storage import Store
+from duplexdata.storage import Store, folder_at
 from duplexdata.words import nominal_seconds
 
 RATE = 16_000
@@ -201,7 +201,7 @@ def test_the_order_of_shards_and_a_resumption_change_nothing(engine: Callable[[G
     engine(_seldom_bad)
     _build(config, tmp_path / "plain" / "dataset")
     out = tmp_path / "resumed" / "dataset"
-    plan = make_plan(config, work_folder(out))
+    plan = make_plan(config, folder_at(out).work.path)
     ingest(plan)
     prepare(plan)
     for shard in reversed(shards_of(config)[1:]):
