@@ -15,6 +15,7 @@ PACKAGE = Path(duplexdata.__file__).parent
 CORE = {
     "units", "rng", "errors", "dialogue", "conversation", "config", "words", "spoken", "banks", "interactions",
     "timeline", "vad", "windows", "checks", "layouts", "text.types",
+    "training.config", "training.classes", "training.packing",
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""
 PURE_OUTSIDE = {"numpy", "num2words"}
