@@ -201,7 +201,7 @@ def test_the_order_of_shards_and_a_resumption_change_nothing(engine: Callable[[G
     engine(_seldom_bad)
     _build(config, tmp_path / "plain" / "dataset")
     out = tmp_path / "resumed" / "dataset"
-    plan = make_plan(config, folder_at(out).work.path)
+    plan = make_plan(config, Store(folder_at(out).work.path))
     ingest(plan)
     prepare(plan)
     for shard in reversed(shards_of(config)[1:]):

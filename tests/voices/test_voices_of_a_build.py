@@ -181,8 +181,8 @@ def cloning() -> Iterator[str]:
         return CloningSynthesizer()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "SYNTHESIZERS", {**backends.SYNTHESIZERS, "speech_http": make})
-        yield "speech_http"
+        patch.setattr(backends, "SYNTHESIZERS", {**backends.SYNTHESIZERS, "cloning": make})
+        yield "cloning"
 
 
 def cloned_config(bank: Path, backend: str, **voices: Any) -> Config:
