@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def _known_tokens(source: str, facts: DatasetFacts, n_rows: int, trust_remote_co
             f"the tokenizer of {source} cannot be read, to compare it with the dataset's ({why})"
         ) from error
     ours = Tokenizer.from_file(str(facts.tokenizer / "tokenizer.json")).get_vocab(with_added_tokens=True)
-    for token, id_ in theirs.items():
+    for token, id_ in sorted(theirs.items(), key=itemgetter(1)):
         if ours.get(token) != id_:
             found = f"{ours[token]}" if token in ours else "unknown"
             raise TokenizerError(

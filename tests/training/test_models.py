@@ -99,7 +99,7 @@ def test_a_model_whose_tokenizer_the_dataset_extends(small_dataset: Path, tmp_pa
     file = tmp_path / "tokenizer.json"
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace('"A": 32,', '"A": 33,').replace('"B": 33,', '"B": 32,'), encoding="utf-8")
-    with pytest.raises(TokenizerError, match=r"token 'A' is 33 in the model and 32 in the dataset.*duplexdata emit"):
+    with pytest.raises(TokenizerError, match=r"token 'B' is 32 in the model and 33 in the dataset.*duplexdata emit"):
         load_model(ModelSettings(name=str(tmp_path)), facts, 0)
     file.write_text(text[: len(text) // 2], encoding="utf-8")
     with pytest.raises(TokenizerError, match="cannot be read, to compare it"):
