@@ -30,6 +30,7 @@ from duplexdata.stages.ingest import ingest
 from duplexdata.stages.plan import make_plan
 from duplexdata.stages.scripts import read_scripts, write_scripts
 from duplexdata.stages.work import shards_of
+from duplexdata.storage import Store
 
 BUILT = 60
 """Conversations of the builds that are compared."""
@@ -84,7 +85,7 @@ def _requests(n: int, sources: tuple[SourceConfig, ...]) -> Iterator[SpeechReque
     config = Config(conversations=max(20, n // 3), sources=sources)
     voices = {v.id: v for v in (*user_voices(), assistant_voice())}
     with tempfile.TemporaryDirectory() as folder:
-        plan = make_plan(config, Path(folder))
+        plan = make_plan(config, Store(Path(folder)))
         ingest(plan)
         for shard in shards_of(config):
             write_scripts(plan, shard)

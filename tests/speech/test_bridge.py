@@ -26,7 +26,7 @@ import soundfile as sf
 from fake_cosyvoice import make_checkout, make_model
 
 from duplexdata.backends import check_synthesizer
-from duplexdata.config import SpeechConfig
+from duplexdata.config import Config, QualityConfig, SpeechConfig
 from duplexdata.errors import ConfigError, SpeechServerError, SynthesisError
 from duplexdata.speech.base import Speech, SpeechRequest, Voice, VoicePrompt
 from duplexdata.speech.cosyvoice.bridge import Bridge, BridgeSettings
@@ -284,7 +284,7 @@ def test_a_build_starts_it_and_stops_it(checkout: Path, tmp_path: Path, prompt: 
         piece_characters=40,
     )
     with running(config) as started:
-        with closing(make_synthesizer(started)) as spoken:
+        with closing(make_synthesizer(Config(speech=started, quality=QualityConfig(check=False)))) as spoken:
             long = "one two three four five. six seven eight nine ten, eleven twelve."
             [found] = spoken.synthesize_many([SpeechRequest(long, Voice("v", "train", (), prompt))])
         assert isinstance(found, Speech)
