@@ -10,7 +10,7 @@ from typing import Any
 
 from duplexdata.build import build
 from duplexdata.evidence.control import write_control
-from duplexdata.evidence.settings import AFTER, ARMS, Evidence
+from duplexdata.evidence.settings import ARMS, Evidence
 from duplexdata.scoring import Score, score_dataset, write_report
 from duplexdata.scoring.events import Asked, Asking
 from duplexdata.scoring.judge import Judgement
@@ -34,7 +34,8 @@ class Job:
 
     @property
     def after(self) -> Job | None:
-        return Job(AFTER[self.arm], self.seed) if self.arm in AFTER else None
+        after = ARMS[self.arm].after
+        return Job(after, self.seed) if after else None
 
     @classmethod
     def of(cls, name: str) -> Job:
@@ -43,9 +44,10 @@ class Job:
 
 
 def jobs_of(evidence: Evidence) -> list[Job]:
-    """All of them, the ones that others wait for first."""
-    arms = sorted(ARMS, key=lambda arm: (arm in AFTER, arm not in AFTER.values()))
-    return [Job(arm, seed) for seed in evidence.seeds for arm in arms]
+    """All of them, seed by seed, the ones that others wait for first."""
+    awaited = {arm.after for arm in ARMS.values()}
+    names = sorted(ARMS, key=lambda name: (ARMS[name].after is not None, name not in awaited))
+    return [Job(name, seed) for seed in evidence.seeds for name in names]
 
 
 def make_data(evidence: Evidence, out: Path, workers: int, report: Report) -> None:
@@ -76,10 +78,11 @@ def do(job: Job, evidence: Evidence, out: Path, report: Callable[[str], None]) -
 
 
 def _train(job: Job, evidence: Evidence, out: Path, report: Callable[[str], None]) -> Path:
-    data = str(out / ("control" if job.arm == "shuffled" else "dataset"))
-    config: TrainConfig = evidence.sft(data, job.seed, uniform=job.arm == "uniform")
+    arm = ARMS[job.arm]
+    data = str(out / ("control" if arm.shuffled else "dataset"))
+    config: TrainConfig = evidence.sft(data, job.seed, arm)
     if job.after is not None:
-        config = evidence.dpo(data, job.seed, str(out / "models" / job.after.name / "final"))
+        config = evidence.dpo(data, job.seed, arm, str(out / "models" / job.after.name / "final"))
     told = 0
 
     def say(step: int, steps: int, log: Mapping[str, float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,10 @@ from duplexdata.scoring.summary import ALL
 from duplexdata.shards import new_file, write_json, write_text
 
 SHOWN = (
-    *("tt_success", "early_start", "latency", "isr", "overlap", "barge_in_answered", "spoke_on"),
+    *("tt_success", "early_start", "unanswered", "latency", "isr", "overlap", "barge_in_answered", "spoke_on"),
     *("distractor_stop", "distractor_start", "unprompted_stop", "unprompted_start", "speaking"),
 )
-_TITLES = {
-    "uniform": "SFT, uniform weights",
-    "weighted": "SFT, the paper's weights",
-    "dpo": "SFT + DPO",
-    "shuffled": "control: timing shuffled",
-    "recorded": "recorded assistant",
-}
+_TITLES = {**{name: arm.title for name, arm in ARMS.items()}, "recorded": "recorded assistant"}
 
 
 def write_evidence(evidence: Evidence, out: Path) -> None:
@@ -35,7 +29,7 @@ def write_evidence(evidence: Evidence, out: Path) -> None:
         arm: {s: summarise(read_judgements(out, [Job(arm, s)]), resamples=1)[ALL] for s in evidence.seeds}
         for arm in ARMS
     }
-    changes = {f"{a} to {b}": difference(judged[a], judged[b]) for a, b in CLAIMS}
+    changes = {f"{_TITLES[a]} to {_TITLES[b]}": difference(judged[a], judged[b]) for a, b in CLAIMS}
     write_json(
         out / "evidence.json",
         {
@@ -115,14 +109,13 @@ def _draw(
     except ImportError:
         return
     shown = ("tt_success", "isr", "overlap", "speaking")
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    colours = ["#9a9a9a", "#3b6fb6", "#2f7d3b", "#c8382e"]
-    order: Sequence[str] = ("uniform", "weighted", "dpo", "shuffled")
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    colours = ["#c9c9c9", "#9dbde6", "#9a9a9a", "#3b6fb6", "#2f7d3b", "#c8382e"]
     for at, name in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), at + 1)
         metric = BY_NAME[name]
         scale = 100 if metric.unit == "%" else 1
-        for x, (arm, colour) in enumerate(zip(order, colours, strict=True)):
+        for x, (arm, colour) in enumerate(zip(ARMS, colours, strict=True)):
             if (e := systems[arm].get(name)) is None:
                 continue
             error = [[scale * (e.value - e.low)], [scale * (e.high - e.value)]]
@@ -131,7 +124,7 @@ def _draw(
             axes.scatter([x] * len(points), points, color="black", s=12, zorder=3)
         if (e := systems["recorded"].get(name)) is not None:
             axes.axhline(scale * e.value, color="black", linestyle=":", linewidth=1)
-        axes.set_xticks(range(len(order)), ["uniform", "weighted", "+ DPO", "shuffled"], fontsize=8)
+        axes.set_xticks(range(len(ARMS)), [_TITLES[a] for a in ARMS], fontsize=8, rotation=40, ha="right")
         axes.set_title(f"{_title(metric)} ({metric.unit})", fontsize=10)
     figure.suptitle("Held-out conversations; points: seeds; dotted: the recorded assistant", fontsize=9)
     with new_file(path) as temporary:

@@ -86,7 +86,11 @@ def _query(e: Asking, heard: Activity) -> Judgement:
         outcome = "silent"
     else:
         outcome = "answered" if latency <= ANSWER_WITHIN else "late"
-    values = {"tt_success": _yes(outcome == "answered"), "early_start": _yes(outcome == "early")}
+    values = {
+        "tt_success": _yes(outcome == "answered"),
+        "early_start": _yes(outcome == "early"),
+        "unanswered": _yes(outcome in ("late", "silent")),
+    }
     badness = {"answered": 0.0, "late": 2.0, "silent": 3.0, "early": 4.0, "talks over": 4.0}[outcome]
     if outcome == "answered" and latency is not None:
         values["latency"] = (seconds(latency), 1.0)

@@ -40,6 +40,7 @@ class Metric:
 METRICS = (
     Metric("tt_success", "TT SR@3s", "high", "%"),
     Metric("early_start", "starts during the query", "low", "%"),
+    Metric("unanswered", "no answer within 3 s", "low", "%"),
     Metric("latency", "response latency", "low", "s"),
     Metric("isr", "ISR@2s", "high", "%"),
     Metric("overlap", "overlap after barge-in", "low", "s"),

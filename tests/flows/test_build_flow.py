@@ -129,7 +129,7 @@ def test_a_stage_that_fails_ends_the_run(
     """The stages behind it never start, and have nothing to say."""
     monkeypatch.setattr(flow_module, "fused", lambda _: False)
     monkeypatch.setattr(flow_module, "speak", conversations_path)  # which speaks nothing
-    with pytest.raises(ShardError, match="cannot be read"):
+    with pytest.raises(ShardError, match="not finished, or its files are gone"):
         flow_module.build(conversations=4, out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

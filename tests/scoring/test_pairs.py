@@ -142,7 +142,7 @@ def test_a_silent_output_does_not_look_good(tmp_path: Path) -> None:
     note = [{"timestamp": [8.0, 10.0]}]
     sample(tmp_path / "t/1", [(0.5, 3.0), (8.0, 10.0)], [], interrupt=note)
     found = scored(tmp_path)
-    assert values(found) == {"tt_success": 0, "early_start": 0, "speaking": 0}
+    assert values(found) == {"tt_success": 0, "early_start": 0, "unanswered": 1, "speaking": 0}
 
 
 # -- bad input
