@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from duplexdata.augment.noise import check_installed
 from duplexdata.backends import SPEECH_TOKENIZERS, check_synthesizer, codebook_size, device_count
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
@@ -98,6 +99,7 @@ def check_backends(config: Config) -> None:
     check_synthesizer(config.speech)
     if config.codec.name not in SPEECH_TOKENIZERS:
         raise ConfigError(f"codec.name is {config.codec.name!r}, expected one of {', '.join(SPEECH_TOKENIZERS)}")
+    check_installed(config.augment)
     if config.writer.model is not None:
         read_key(config.writer)
 

@@ -94,6 +94,8 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
     ):
         if manifest[key]:
             parts.append(f"{title}: " + ", ".join(f"{k} {n}" for k, n in manifest[key].items()) + ".")
+    if augment := manifest["config"].get("augment"):
+        parts.append(_augmented(augment))
     if quality := statistics.get("quality"):
         parts += _quality(quality)
     if "writers" in manifest:
@@ -109,6 +111,30 @@ def _body(name: str, manifest: Mapping[str, Any], configs: Sequence[str]) -> str
         _table(("licence", "conversations"), sorted(statistics["licences"].items())),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _augmented(augment: Mapping[str, Any]) -> str:
+    """What was done to the user's channel, and how often; as configured."""
+    gain, noise, room, echo, distractor = (augment[k] for k in ("gain", "noise", "room", "echo", "distractor"))
+    source = f"of {noise['folder']}" if noise["folder"] is not None else "/".join(noise["kinds"])
+    kinds = [
+        (gain["share"], f"gain of {_bounds(gain['db'])} dB"),
+        (noise["share"], f"noise ({source}) at {_bounds(noise['snr_db'])} dB SNR"),
+        (room["share"], f"a room with an RT60 of {_bounds(room['rt60_sec'])} s"),
+        (
+            echo["share"],
+            f"the assistant's echo {_bounds(echo['delay_ms'])} ms late and {_bounds(echo['attenuation_db'])} dB down",
+        ),
+        (distractor["side_talk"], "side talk's acoustics (share of the distractors)"),
+        (distractor["background"], "background's acoustics (share of the distractors)"),
+    ]
+    done = "; ".join(f"{100 * share:g} % {what}" for share, what in kinds if share > 0)
+    return f"The user's channel was augmented: {done}. `augmentation` says what was done to each conversation."
+
+
+def _bounds(range_: Sequence[float]) -> str:
+    low, high = range_
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def _quality(quality: Mapping[str, Any]) -> list[str]:

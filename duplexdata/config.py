@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+from duplexdata.augment.config import AugmentConfig
 from duplexdata.dialogue import Scenario
 from duplexdata.errors import ConfigError
 
@@ -466,6 +467,7 @@ class Config:
     quality: QualityConfig = field(default_factory=QualityConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     shards: ShardConfig = field(default_factory=ShardConfig)
@@ -549,6 +551,8 @@ def check(config: Config) -> None:
             "between them; take a larger gap, or leave sft and dpo out of layout.emit"
         )
     if not config.has_sound:
+        if config.augment.on:
+            raise ConfigError("speech.backend 'nominal' makes no sound that augment could change: leave augment out")
         needing = [name for name in config.layout.emit if name not in TEXT_LAYOUTS]
         if needing:
             raise ConfigError(

@@ -34,8 +34,15 @@ class Provenance:
 
 
 def conversation_columns(
-    conversations: Sequence[Conversation], audio: Sequence[bytes | None], provenance: Sequence[Provenance]
+    conversations: Sequence[Conversation],
+    audio: Sequence[bytes | None],
+    provenance: Sequence[Provenance],
+    augmentations: Sequence[Mapping[str, Any] | None] | None = None,
 ) -> dict[str, pa.Array | list[Any]]:
+    """
+    Args:
+        augmentations: what was done to each user's channel (`Augmentation.as_row`); None: nothing to any.
+    """
     return {
         "id": [c.id for c in conversations],
         "source": [c.source for c in conversations],
@@ -50,6 +57,7 @@ def conversation_columns(
         "utterances": _utterance_column(conversations),
         "user_voice": [c.user_voice for c in conversations],
         "assistant_voice": [c.assistant_voice for c in conversations],
+        "augmentation": list(augmentations) if augmentations is not None else [None] * len(conversations),
         "provenance": [asdict(p) for p in provenance],
     }
 
@@ -90,7 +98,7 @@ def _offsets(lengths: Sequence[int]) -> pa.Array:
     return pa.array(offsets)
 
 
-RECORD_COLUMNS = [name for name, _ in COLUMNS["conversations"] if name not in ("audio", "provenance")]
+RECORD_COLUMNS = [name for name, _ in COLUMNS["conversations"] if name not in ("audio", "augmentation", "provenance")]
 
 
 _LEAVES = (

@@ -32,6 +32,32 @@ _PROVENANCE = pa.struct(
         ("package", pa.string()),
     ]
 )
+_AUGMENTATION = pa.struct(
+    [
+        ("gain_db", pa.float64()),
+        ("room", pa.struct([("rt60_sec", pa.float64()), ("drr_db", pa.float64()), ("seed", pa.int64())])),
+        ("echo", pa.struct([("delay_ms", pa.float64()), ("attenuation_db", pa.float64()), ("filtered", pa.bool_())])),
+        (
+            "noise",
+            pa.struct(
+                [
+                    ("kind", pa.string()),
+                    ("snr_db", pa.float64()),
+                    ("seed", pa.int64()),
+                    ("file", pa.string()),
+                    ("offset_sec", pa.float64()),
+                ]
+            ),
+        ),
+        (
+            "distractors",
+            pa.list_(pa.struct([("utterance", pa.int32()), ("acoustics", pa.string()), ("level_db", pa.float64())])),
+        ),
+        ("scale_db", pa.float64()),
+    ]
+)
+_NULLABLE = frozenset({"augmentation", "gain_db", "room", "echo", "noise", "seed", "file", "offset_sec"})
+"""Of the columns and what is in them: null where nothing of the kind was done to the user's channel."""
 _NEGATIVE = pa.struct(
     [
         ("kind", pa.string()),
@@ -58,6 +84,7 @@ COLUMNS: Mapping[str, list[tuple[str, pa.DataType]]] = {
         ("utterances", pa.list_(UTTERANCE)),
         ("user_voice", pa.string()),
         ("assistant_voice", pa.string()),
+        ("augmentation", _AUGMENTATION),
         ("provenance", _PROVENANCE),
     ],
     "codes": [
@@ -228,7 +255,10 @@ def _json_type(type_: pa.DataType, *, several: bool = False) -> dict[str, object
         several: whether speech tokens may as well be those of several codebooks.
     """
     if pa.types.is_struct(type_):
-        properties = {field.name: _json_type(field.type, several=several) for field in type_}
+        properties = {}
+        for field in type_:
+            inner = _json_type(field.type, several=several)
+            properties[field.name] = {"anyOf": [inner, {"type": "null"}]} if field.name in _NULLABLE else inner
         return {"type": "object", "properties": properties, "additionalProperties": False}
     if several and type_ == _TOKENS:
         return {"anyOf": [_json_type(_TOKENS), _json_type(_of_several(_TOKENS))]}

@@ -17,10 +17,11 @@ CORE = {
     "talk", "timeline", "vad", "windows", "splitting", "checks", "layouts", "quality", "text.types", "speech.base",
     "voices.bank", "voices.deck", "voices.judge", "voices.duplicates", "voices.report",
     "writer.language", "writer.requests", "training.config", "training.classes", "training.packing",
+    "augment.config", "augment.draw", "augment.signal",
     "decoding.values", "scoring.activity", "scoring.events", "scoring.judge", "scoring.summary",
 }  # fmt: skip
-"""Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""
-PURE_OUTSIDE = {"numpy", "num2words"}
+"""Standard library and numpy only, and each other (`spoken` spells numbers with num2words, `augment.signal` filters with scipy)."""
+PURE_OUTSIDE = {"numpy", "num2words", "scipy"}
 AT_THE_DOOR = ("writer.types", "writer.reply_models", "writer.checks", "writer.placing", "forecast.writer")
 """As pure, but for pydantic's models of what comes in from outside."""
 NO_IO = {"pathlib", "os", "socket", "subprocess", "time", "datetime", "random", "logging", "shutil", "tempfile", "io"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
+from duplexdata.augment.noise import NoiseFolder, noise_folder
 from duplexdata.backends import asr_identity, checkpoint_identity, speech_settings, synthesizer_identity
 from duplexdata.config import (
     AlignConfig,
@@ -29,7 +30,7 @@ from duplexdata.voices.fit import bank_for
 from duplexdata.writer.prompts import prompt_versions
 
 # Raised whenever a change of the code changes a stage's bytes.
-INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 2, 1, 1, 1
+INGEST, SCRIPTS, SPEECH, CODES, LAYOUTS = 1, 2, 2, 1, 1
 WRITING = 1
 
 
@@ -40,6 +41,7 @@ class Plan:
     Attributes:
         config_fingerprint: of the configuration without local paths; stands in every row and in the manifest.
         made_by: versions and hashes of all that made it besides the configuration, as (name, value) pairs.
+        noise: the recordings that are added to the user's channel, where the configuration names some.
     """
 
     config: Config
@@ -55,6 +57,7 @@ class Plan:
     made_by: tuple[tuple[str, str], ...]
     synthesizer: str
     prompt_version: str
+    noise: NoiseFolder | None = None
 
     @property
     def work(self) -> Path:
@@ -87,6 +90,10 @@ def make_plan(config: Config, store: Store) -> Plan:
     aligned_by = aligner_identity(config)
     spoken = [speech_settings(config.speech), public.quality, heard_by, grid, synthesizer, bank.sounds()]
     spoken += [aligned_by] if aligned_by else []
+    noise = noise_folder(config.augment)
+    noises = fingerprint(noise.identity()) if noise is not None else ""
+    augmented = [as_dict(public.augment), noises] if config.augment.on else []
+    spoken += augmented
     speech = fingerprint("speech", SPEECH, scripts, *spoken)
     codes = fingerprint("codes", CODES, speech, codec)
     layouts = fingerprint("layouts", LAYOUTS, codes, config.layout, tokenizer)
@@ -99,6 +106,7 @@ def make_plan(config: Config, store: Store) -> Plan:
         "tokenizer": tokenizer,
         **({"asr": heard_by} if heard_by else {}),
         **({"aligner": aligned_by} if aligned_by else {}),
+        **({"noise": noises} if noises else {}),
         **({"writer": writer} if writer else {}),
     }
     recorded = (*public.sources, public.text, public.mix, public.timing, public.quality)
@@ -118,9 +126,11 @@ def make_plan(config: Config, store: Store) -> Plan:
             [as_dict(public.voices), speech_settings(public.speech)],
             [public.seed, public.conversations, as_dict(public.shards), grid, *written],
             *([aligned_by] if aligned_by else []),
+            *augmented,
         ),
         synthesizer=synthesizer,
         prompt_version=prompts,
+        noise=noise,
     )
 
 
@@ -147,6 +157,7 @@ def public_config(config: Config) -> Config:
     speech = replace(SpeechConfig(model=name(config.speech.model)), **speech_settings(config.speech))
     quality = replace(config.quality, asr=name(config.quality.asr), asr_device="auto")
     align = AlignConfig(config.align.method, name(config.align.model))
+    noise = replace(config.augment.noise, folder=name(config.augment.noise.folder))
     writer = config.writer.public_part()
     if writer.model is not None:
         writer = replace(writer, model=model_name(writer.model))
@@ -157,6 +168,7 @@ def public_config(config: Config) -> Config:
         speech=speech,
         quality=quality,
         align=align,
+        augment=replace(config.augment, noise=noise),
         cache=CacheConfig(),
         codec=codec,
         layout=layout,
@@ -170,6 +182,8 @@ def published(config: Config) -> dict[str, object]:
     plain = as_dict(public_config(config))
     if config.writer.model is None:
         del plain["writer"]
+    if not config.augment.on:
+        del plain["augment"]
     return plain
 
 

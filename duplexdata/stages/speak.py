@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,8 @@ from duplexdata.windows import windows
 Int16 = npt.NDArray[np.int16]
 _WINDOW = 16
 """Conversations in memory at a time."""
+Augment = Callable[[Conversation, Int16], Mapping[str, Any] | None]
+"""Changes the user's channel of (assistant, user) in place, and says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,14 @@ class Rendered:
     Attributes:
         audio: int16, shape (n_samples, 2): assistant, user; None without sound.
         patch: turns the assistant's channel into the negative's.
+        augmentation: what was done to the user's channel, as it stands in the row.
     """
 
     conversation: Conversation
     negative: Negative
     audio: Int16 | None
     patch: Patch
+    augmentation: Mapping[str, Any] | None = None
 
     def negative_channel(self, start: int, end: int) -> Int16:
         """The assistant's channel in the negative, from sample `start` to `end`."""
@@ -108,6 +113,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
     tally = Tally()
     asked = 0
     cast = Cast({v.id: v.voice for v in plan.bank}, partial(plan.bank.users_of, shard.split))
+    augment = make_augment(plan)
     synthesizer = make_synthesizer(config, tally)
     try:
         with (
@@ -118,7 +124,7 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
             for scripts in windows(read_scripts(plan, shard), _WINDOW):
                 asked += len(scripts)
                 rows: list[Rendered] = []
-                for result in perform(scripts, synthesizer, cast, config, tally):
+                for result in perform(scripts, synthesizer, cast, config, tally, augment):
                     if isinstance(result, ScriptError):
                         dropped[result.reason] += 1
                         continue
@@ -129,7 +135,8 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
                 sound = [None if r.audio is None else to_flac(r.audio) for r in rows]
                 if rows:
                     provenance = [_provenance(plan, r.conversation, synthesizer.name) for r in rows]
-                    writer.write(conversation_columns([r.conversation for r in rows], sound, provenance))
+                    augmentations = [r.augmentation for r in rows]
+                    writer.write(conversation_columns([r.conversation for r in rows], sound, provenance, augmentations))
                     negatives.write([(r.conversation.id, r.negative, r.patch) for r in rows])
                 pending_bytes += sum(len(s) for s in sound if s)
                 if pending_bytes > config.shards.row_group_bytes:
@@ -147,6 +154,15 @@ def speaking(plan: Plan, shard: Shard) -> Iterator[Rendered]:
         "quality": tally.as_dict(),
     }
     write_marker(plan.store, marker_path(plan, shard), Marker(plan.speech, files, (counts,), facts))
+
+
+def make_augment(plan: Plan) -> Augment | None:
+    """What is done to users' channels once they are rendered; None where nothing is."""
+    if not plan.config.augment.on:
+        return None
+    from duplexdata.augment.apply import Augmenter
+
+    return Augmenter(plan.config.augment, plan.config.seed, plan.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +229,12 @@ class _Performance:
 
 
 def perform(
-    scripts: Sequence[Script], synthesizer: Synthesizer, cast: Cast, config: Config, tally: Tally | None = None
+    scripts: Sequence[Script],
+    synthesizer: Synthesizer,
+    cast: Cast,
+    config: Config,
+    tally: Tally | None = None,
+    augment: Augment | None = None,
 ) -> Iterator[tuple[Rendered, tuple[str, ...]] | ScriptError]:
     """Speak, schedule and render some scripts, in order. One that fails gives its error.
 
@@ -222,6 +243,7 @@ def perform(
 
     Args:
         tally: counts the conversations that are cast again.
+        augment: what is done to the user's channel. A negative has the same one, with the echo of the chosen side.
 
     Yields: the rendered conversation, and what was left out of it.
     """
@@ -241,7 +263,11 @@ def perform(
         if p.failed is not None:
             yield p.failed
             continue
-        rendered, left_out = _rendered(p.script, p.recordings, p.cuts, config)
+        try:
+            rendered, left_out = _rendered(p.script, p.recordings, p.cuts, config, augment)
+        except ScriptError as error:
+            yield error
+            continue
         yield rendered, (*left_out, *([p.became] if p.became else []))
 
 
@@ -320,7 +346,11 @@ def _resume(p: _Performance) -> None:
 
 
 def _rendered(
-    script: Script, recordings: Mapping[int, Recording], cuts: Mapping[int, Cut], config: Config
+    script: Script,
+    recordings: Mapping[int, Recording],
+    cuts: Mapping[int, Cut],
+    config: Config,
+    augment: Augment | None,
 ) -> tuple[Rendered, tuple[str, ...]]:
     takes = [recordings[i].take for i in range(len(script.utterances))]
     timeline = schedule(script, takes, cuts, config.timing, config.seed, grid_of(config))
@@ -331,10 +361,9 @@ def _rendered(
         return silent, timeline.left_out
     fade = to_samples(config.timing.fade_sec)
     audio = render(conversation, placed, fade)
-    return (
-        Rendered(conversation, timeline.negative, audio, _patch(conversation, timeline.negative, placed, fade)),
-        timeline.left_out,
-    )
+    augmentation = augment(conversation, audio) if augment is not None else None
+    patch = _patch(conversation, timeline.negative, placed, fade)
+    return Rendered(conversation, timeline.negative, audio, patch, augmentation), timeline.left_out
 
 
 def _patch(conversation: Conversation, negative: Negative, placed: Sequence[Recording], fade: int) -> Patch:
