@@ -118,18 +118,18 @@ def _augmented(augment: Mapping[str, Any]) -> str:
     gain, noise, room, echo, distractor = (augment[k] for k in ("gain", "noise", "room", "echo", "distractor"))
     source = f"of {noise['folder']}" if noise["folder"] is not None else "/".join(noise["kinds"])
     kinds = [
-        (gain["share"], f"gain of {_bounds(gain['db'])} dB"),
+        (gain["share"], f"a gain of {_bounds(gain['db'])} dB"),
         (noise["share"], f"noise ({source}) at {_bounds(noise['snr_db'])} dB SNR"),
         (room["share"], f"a room with an RT60 of {_bounds(room['rt60_sec'])} s"),
         (
             echo["share"],
             f"the assistant's echo {_bounds(echo['delay_ms'])} ms late and {_bounds(echo['attenuation_db'])} dB down",
         ),
-        (distractor["side_talk"], "side talk's acoustics (share of the distractors)"),
-        (distractor["background"], "background's acoustics (share of the distractors)"),
+        (distractor["side_talk"], f"distractors as side talk at {distractor['side_talk_db']:g} dB"),
+        (distractor["background"], f"distractors from the background at {distractor['background_db']:g} dB"),
     ]
-    done = "; ".join(f"{100 * share:g} % {what}" for share, what in kinds if share > 0)
-    return f"The user's channel was augmented: {done}. `augmentation` says what was done to each conversation."
+    done = "; ".join(f"{what} ({100 * share:g} %)" for share, what in kinds if share > 0)
+    return f"The user's channel was augmented, in so many conversations: {done}. See the column `augmentation`."
 
 
 def _bounds(range_: Sequence[float]) -> str:

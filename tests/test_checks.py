@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from duplexdata import checks
 from duplexdata.audio import from_flac
+from duplexdata.augment.config import AugmentConfig, GainConfig
 from duplexdata.checks import Duo, Finding, Ids, Interleaved, Pair, Record, Settings, Text, Word
 from duplexdata.config import LayoutConfig, TimingConfig
 from duplexdata.conversation import Conversation, negative_spans
@@ -186,6 +187,7 @@ class Bundle:
     def findings(self) -> Iterable[Finding]:
         record, settings = self.record, self.settings
         yield from checks.check_record(record, settings)
+        yield from checks.check_augmentation(record, settings)
         yield from checks.check_sound(record, self.sound, settings)
         yield from checks.check_codes(record, self.codes, settings)
         yield from checks.check_encoding(self.codes, *self.encoded)
@@ -586,6 +588,10 @@ DAMAGES: dict[str, list[Damage]] = {
         lambda b: array(b, "duo", "labels", lambda x: int(np.flatnonzero(x != checks.IGNORED)[0]), checks.IGNORED),
     ],
     "duo-channel": [lambda b: array(b, "duo", "channel", 0)],
+    "augmentation": [
+        lambda b: replace(b, record=replace(b.record, augmentation={})),
+        lambda b: replace(b, settings=replace(b.settings, augment=AugmentConfig(gain=GainConfig(share=1.0)))),
+    ],
     "duo-position": [lambda b: array(b, "duo", "position", -1)],
 }
 

@@ -20,7 +20,7 @@ CORE = {
     "augment.config", "augment.draw", "augment.signal",
     "decoding.values", "scoring.activity", "scoring.events", "scoring.judge", "scoring.summary",
 }  # fmt: skip
-"""Standard library and numpy only, and each other (`spoken` spells numbers with num2words, `augment.signal` filters with scipy)."""
+"""Standard library and numpy only, and each other (`spoken` spells numbers with num2words, `augment` uses scipy)."""
 PURE_OUTSIDE = {"numpy", "num2words", "scipy"}
 AT_THE_DOOR = ("writer.types", "writer.reply_models", "writer.checks", "writer.placing", "forecast.writer")
 """As pure, but for pydantic's models of what comes in from outside."""

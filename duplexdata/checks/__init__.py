@@ -7,6 +7,7 @@ yields a `Finding` for whatever it does not find as it must be; it raises nothin
 
 from __future__ import annotations
 
+from duplexdata.checks.augmentation import check_augmentation
 from duplexdata.checks.channel import TextChannel, slots_of, text_channel
 from duplexdata.checks.codes import check_codes, check_encoding, late_spans
 from duplexdata.checks.duo import Duo, check_duo
@@ -51,6 +52,7 @@ __all__ = [
     "TextChannel",
     "Tokens",
     "Word",
+    "check_augmentation",
     "check_codes",
     "check_duo",
     "check_encoding",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from duplexdata.augment.config import AugmentConfig
 from duplexdata.config import LayoutConfig, TimingConfig
 from duplexdata.units import SAMPLE_RATE
 
@@ -57,7 +58,11 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row of `conversations` without its sound; `length` in samples."""
+    """A row of `conversations` without its sound; `length` in samples.
+
+    Attributes:
+        augmentation: what was done to the user's channel, as it stands in the row; None for nothing.
+    """
 
     id: str
     source: str
@@ -69,6 +74,7 @@ class Record:
     user_voice: str
     assistant_voice: str
     provenance: Mapping[str, str]
+    augmentation: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ class Settings:
         frame: samples per speech token.
         codec, codebook_size: of the speech tokenizer; None and 0 without sound.
         scheduled_for: N and M that the conversations were scheduled for; layouts may have others.
+        augment: what may have been done to users' channels; None for nothing.
     """
 
     timing: TimingConfig
@@ -145,6 +152,7 @@ class Settings:
     scheduled_for: tuple[int, int]
     ids: Ids
     n_codebooks: int = 1
+    augment: AugmentConfig | None = None
 
     @property
     def silence_known(self) -> bool:

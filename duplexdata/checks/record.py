@@ -45,6 +45,7 @@ def record_of(row: Mapping[str, Any]) -> Record:
         user_voice=row["user_voice"],
         assistant_voice=row["assistant_voice"],
         provenance=row["provenance"],
+        augmentation=row.get("augmentation"),
     )
 
 

@@ -179,6 +179,7 @@ class Audit:
 
     def _check_conversation(self, record: Record, sound: Int16 | str | None) -> Iterator[Finding]:
         yield from checks.check_record(record, self._settings)
+        yield from checks.check_augmentation(record, self._settings)
         if isinstance(sound, np.ndarray):
             yield from checks.check_sound(record, sound, self._settings)
         elif self._sound or sound is not None:
@@ -282,7 +283,7 @@ def _grouped(rows: Iterator[tuple[int, Row]], n: int) -> Iterator[list[tuple[int
 
 
 def _record(row: Row) -> tuple[Record | None, Finding | None]:
-    if lacks({k: v for k, v in row.items() if k != "audio"}):
+    if lacks({k: v for k, v in row.items() if k not in ("audio", "augmentation")}):
         return None, Finding("null", "a value is missing")
     try:
         return checks.record_of(row), None

@@ -53,6 +53,7 @@ RULES: Mapping[str, str] = {
     "overlay": "backchannels are heard during something that the assistant says",
     "scenario": "interruptions, resumptions, answers and sources are those of the scenario",
     "resumption": "a resumption ends with what was left of the reply",
+    "augmentation": "what was done to the user's channel is of the configured kinds, with values inside their bounds",
     # the sound
     "audio": "the sound decodes: 16 kHz, two channels, as long as the record says",
     "sound-outside": "a channel is silent where none of its utterances is",
@@ -60,7 +61,7 @@ RULES: Mapping[str, str] = {
     "onset": "an utterance is heard from its start on, within 80 ms",
     "offset": "an utterance is heard until its end, within 80 ms",
     "level": "an utterance's active level is the configured one within 3 dB, unless its peak forbids it",
-    "clipping": "no sample is at full scale",
+    "clipping": "no sample is at full scale, none of an augmented channel above 0.97 of it",
     "click": "a cut reply fades out before its stop",
     # codes
     "codes-clock": "codec, frame rate and codebook are the manifest's",

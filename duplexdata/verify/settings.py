@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from duplexdata.augment.config import AugmentConfig
 from duplexdata.checks import Ids, Settings
 from duplexdata.config import LayoutConfig, TimingConfig
+from duplexdata.errors import ConfigError
 from duplexdata.manifest import NAME
 from duplexdata.schema import CODES_OF_SEVERAL, CONFIGS, arrow_schema
 from duplexdata.units import SAMPLE_RATE
@@ -82,6 +85,7 @@ def read_settings(manifest: Mapping[str, Any]) -> tuple[Settings | None, list[Vi
             codec=str(clock["codec"]) if clock else None,
             codebook_size=int(clock["codebook_size"]) if clock else 0,
             n_codebooks=int(clock.get("n_codebooks", 1)) if clock else 1,
+            augment=_augment(config.get("augment")),
             scheduled_for=(int(scheduled["n_speech"]), int(scheduled["n_text"])),
             ids=Ids(
                 **{name: int(vocabulary["state_tokens"][name]) for name in _STATES},
@@ -97,11 +101,18 @@ def read_settings(manifest: Mapping[str, Any]) -> tuple[Settings | None, list[Vi
         sums = manifest["statistics"], manifest["tokens"], config["speech"]["backend"], manifest["stages"]
         if not isinstance(sums[0], dict) or not isinstance(sums[1], dict):
             raise TypeError("statistics and tokens are no mappings")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, ConfigError) as error:
         return None, [
             Violation(NAME, None, "manifest", f"lacks what the rows are checked with ({type(error).__name__}: {error})")
         ]
     return settings, []
+
+
+def _augment(raw: Mapping[str, Any] | None) -> AugmentConfig | None:
+    if raw is None:
+        return None
+    of = {f.name: f.default_factory for f in dataclasses.fields(AugmentConfig)}
+    return AugmentConfig(**{name: of[name](**_tuples(values)) for name, values in raw.items()})  # type: ignore[operator]
 
 
 def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
