@@ -124,7 +124,7 @@ def test_generated_noise_and_files_are_drawn_evenly() -> None:
         ({"echo": {"filtered": -0.1}}, "augment.echo.filtered"),
         ({"distractor": {"side_talk": 0.6, "background": 0.6}}, "augment.distractor"),
         ({"distractor": {"side_talk_db": 3.0}}, "augment.distractor.side_talk_db"),
-        ({"reverb": {}}, "augment.reverb"),
+        ({"reverb": {"share": 1.0}}, "augment.reverb"),
         ({"echo": {"delay": 1}}, "augment.echo.delay"),
     ],
 )

@@ -126,6 +126,7 @@ def test_a_row_says_what_was_drawn_for_it(on: Path) -> None:
     assert min(found.values()) >= 1
 
 
+@pytest.mark.slow
 def test_every_file_is_the_same_with_two_workers(on: Path, tmp_path: Path) -> None:
     assert hashes(built(ON, tmp_path / "dataset", workers=2)) == hashes(on)
 
@@ -183,6 +184,7 @@ def test_the_recordings_of_noise_decide_and_where_they_lie_does_not(tmp_path: Pa
 # -- a folder of recordings
 
 
+@pytest.mark.slow
 def test_noise_from_a_folder_is_heard_at_its_ratio_and_silent_stretches_are_counted(off: Path, tmp_path: Path) -> None:
     folder = tmp_path / "noises"
     (folder / "quiet").mkdir(parents=True)
@@ -214,6 +216,7 @@ def test_what_was_just_built_is_whole(off: Path, on: Path) -> None:
     assert list(verify(on)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "augment",
     [
@@ -314,6 +317,7 @@ def shorter(x: np.ndarray) -> np.ndarray:
     return x[:-1280]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "edit"),
     [
