@@ -162,6 +162,21 @@ FEATURES = {
             ),
             "user_voice": STRING,
             "assistant_voice": STRING,
+            # The specification has none: what was done to the user's channel.
+            "augmentation": {
+                "gain_db": SECONDS,
+                "room": {"rt60_sec": SECONDS, "drr_db": SECONDS, "seed": Value("int64")},
+                "echo": {"delay_ms": SECONDS, "attenuation_db": SECONDS, "filtered": Value("bool")},
+                "noise": {
+                    "kind": STRING,
+                    "snr_db": SECONDS,
+                    "seed": Value("int64"),
+                    "file": STRING,
+                    "offset_sec": SECONDS,
+                },
+                "distractors": List({"utterance": I32, "acoustics": STRING, "level_db": SECONDS}),
+                "scale_db": SECONDS,
+            },
             "provenance": dict.fromkeys(("licence", "synthesizer", "prompt_version", "config", "package"), STRING),
         }
     ),

@@ -165,10 +165,10 @@ def coloured_noise(kind: str, n: int, seed: int) -> Float32:
     length = fft.next_fast_len(max(n, FRAME), real=True)
     rng = np.random.Generator(np.random.PCG64(seed))
     spectrum = fft.rfft(rng.standard_normal(length, np.float32))
-    frequency = fft.rfftfreq(length, 1 / SAMPLE_RATE)
+    frequency = fft.rfftfreq(length, 1 / SAMPLE_RATE).astype(np.float32)
     shape = np.zeros(len(frequency), np.float32)
     kept = frequency >= _LOWEST_HZ
-    shape[kept] = (frequency[kept] / 1000) ** -slopes[kind]
+    shape[kept] = (frequency[kept] / 1000) ** np.float32(-slopes[kind])
     coloured: Float32 = fft.irfft(spectrum * shape, length)[:n]
     return coloured.astype(np.float32)
 
