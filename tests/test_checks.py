@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from duplexdata import checks
 from duplexdata.audio import from_flac
 from duplexdata.augment.config import AugmentConfig, GainConfig
+from duplexdata.augment.draw import Augmentation
 from duplexdata.checks import Duo, Finding, Ids, Interleaved, Pair, Record, Settings, Text, Word
 from duplexdata.config import LayoutConfig, TimingConfig
 from duplexdata.conversation import Conversation, negative_spans
@@ -589,7 +590,7 @@ DAMAGES: dict[str, list[Damage]] = {
     ],
     "duo-channel": [lambda b: array(b, "duo", "channel", 0)],
     "augmentation": [
-        lambda b: replace(b, record=replace(b.record, augmentation={})),
+        lambda b: replace(b, record=replace(b.record, augmentation=Augmentation(-3.0).as_row(0.0))),
         lambda b: replace(b, settings=replace(b.settings, augment=AugmentConfig(gain=GainConfig(share=1.0)))),
     ],
     "duo-position": [lambda b: array(b, "duo", "position", -1)],
