@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 
 class DuplexDataError(Exception):
@@ -114,7 +113,7 @@ def of_the_system(error: BaseException) -> StorageError | None:
     if not isinstance(error, OSError) or error.errno not in _FIXES:
         return None
     where = f"{error.filename}: " if error.filename else ""
-    return StorageError(f"{where}{os.strerror(error.errno)}; {_FIXES[error.errno]}")
+    return StorageError(f"{where}{error.strerror or errno.errorcode[error.errno]}; {_FIXES[error.errno]}")
 
 
 _FIXES = {
