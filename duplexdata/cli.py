@@ -215,6 +215,26 @@ def show(
 
 
 @app.command()
+def push(
+    dataset: DatasetArgument,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository of the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Another branch than the main one.")] = None,
+) -> None:
+    """Upload a dataset. Run again after an interruption, it goes on where it stopped. The token is HF_TOKEN's."""
+    from duplexdata.push import prepare
+
+    with _progress("files checked", None) as advance:
+        upload = prepare(dataset, repo, private=private, revision=revision, report=advance)
+    with _progress("files", len(upload.missing)) as advance:
+        pushed = upload.run(advance)
+    if not pushed.sent:
+        typer.echo(f"{pushed.address} is complete already")
+        return
+    typer.echo(f"{pushed.address}: {pushed.sent} files in {pushed.commits} commits, {pushed.kept} were there already")
+
+
+@app.command()
 def score(
     checkpoint: Annotated[
         str | None, typer.Argument(metavar="CHECKPOINT", help="A model's folder or hub id.", show_default=False)

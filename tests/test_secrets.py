@@ -98,6 +98,7 @@ _FAILING = {
     "an object store": ["verify", "s3://bucket/dataset"],
     "an object store to build in": ["build", "--out", "s3://bucket/dataset", "--workers", "1"],
     "a language model": ["build", "--config", "writer.yaml", "--out", "made", "--workers", "1"],
+    "a push": ["push", "DATASET", "someone/private"],
     "a speech server": ["build", "--config", "speech.yaml", "--out", "made", "--workers", "1"],
 }
 
