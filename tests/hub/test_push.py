@@ -180,7 +180,7 @@ def test_of_two_datasets_pushed_at_once_one_is_left(hub: FakeHub, dataset: Path)
     """Commits know what they follow, and before the manifest goes all is looked at once more."""
     second = prepare(_another(dataset), REPO)
     _push(dataset)
-    with pytest.raises(HubError, match="holds another dataset|changed meanwhile"):
+    with pytest.raises(HubError, match=r"holds another dataset|changed meanwhile"):
         second.run(lambda n: None)
     assert _fetched(hub) == _held(dataset)
 
