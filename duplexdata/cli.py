@@ -219,7 +219,10 @@ def show(
 def push(
     dataset: DatasetArgument,
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository of the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Of a repository that is made: private unless told otherwise."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Another branch than the main one.")] = None,
 ) -> None:
     """Upload a dataset. Run again after an interruption, it goes on where it stopped. The token is HF_TOKEN's."""

@@ -6,7 +6,9 @@ are there, and only a token that may write to an owner writes there.
 
 Settings, as JSON: `tokens` (token -> owners it may write to), `multipart` (bytes above which objects are sent in
 parts), `part` (bytes of one), `page` (files of a page of the tree), `stall_after` (objects after which uploads are
-left unanswered), `fail` (regular expression of "METHOD path" -> status, for the first `times`).
+left unanswered), `fail` (a list: `what`, a regular expression of "METHOD path", is answered with `status` and
+`headers` the first `times`), `lose` (like `fail`: it is done as asked, and the connection breaks before the answer),
+`others` (names of models and spaces: "models/owner/name").
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _TEXT_AT_MOST = 10 << 20
+SIGNED = "?Expires=600&Signature=0123456789abcdef"
+"""Addresses to upload to hold what lets one write there."""
 _WHEN = "2026-01-01T00:00:00.000Z"
 
 
@@ -62,16 +66,23 @@ class Repo:
 
 
 class Refusal(Exception):
-    def __init__(self, status: int, message: str, code: str = "", **more: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str = "",
+        headers: dict[str, str] | None = None,
+        more: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.more = status, code, more
+        self.status, self.code, self.headers, self.more = status, code, headers or {}, more or {}
 
 
 class Hub:
     """Everything that there is."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = {"tokens": {}, "multipart": 1 << 40, "part": 1 << 20, "page": 1000, **settings}
+        self.settings = {"tokens": {}, "multipart": 1 << 40, "part": 1 << 20, "page": 1000, "others": [], **settings}
         self.repos: dict[str, Repo] = {}
         self.objects: dict[str, bytes] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
@@ -120,7 +131,7 @@ class Hub:
             raise Refusal(403, f"You don't have the rights to create a dataset under the namespace {name}")
         assert body["type"] == "dataset"
         if name in self.repos:
-            raise Refusal(409, "You already created this dataset repo", url=f"{self.url}/datasets/{name}")
+            raise Refusal(409, "You already created this dataset repo", more={"url": f"{self.url}/datasets/{name}"})
         self.repos[name] = repo = Repo(body.get("visibility") == "private" or bool(body.get("private")))
         content = b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"
         repo.commit("main", "initial commit", {".gitattributes": File(len(content), _git(content), content)})
@@ -175,10 +186,10 @@ class Hub:
         known: dict[str, Any] = {"oid": oid, "size": size}
         if oid in self.objects:
             return known
-        upload: dict[str, Any] = {"href": f"{self.url}/lfs/{oid}"}
+        upload: dict[str, Any] = {"href": f"{self.url}/lfs/{oid}{SIGNED}"}
         if size > self.settings["multipart"]:
             n, part = -(-size // self.settings["part"]), self.settings["part"]
-            urls = {str(i + 1): f"{self.url}/lfs/{oid}/part/{i + 1}" for i in range(n)}
+            urls = {str(i + 1): f"{self.url}/lfs/{oid}/part/{i + 1}{SIGNED}" for i in range(n)}
             upload = {"href": f"{self.url}/lfs/{oid}/complete", "header": {"chunk_size": str(part), **urls}}
         return {**known, "actions": {"upload": upload, "verify": {"href": f"{self.url}/lfs/{oid}/verify"}}}
 
@@ -233,6 +244,7 @@ _API = rf"/api/datasets/{_NAME}(?:/(?P<kind>[a-z-]+)/(?P<revision>[^/]+)(?:/(?P<
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
+    _lost = False
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -272,10 +284,15 @@ class Handler(BaseHTTPRequestHandler):
                     if re.search(fault["what"], what) and fault.setdefault("times", 1) > 0:
                         fault["times"] -= 1
                         self._body()
-                        raise Refusal(fault["status"], f"as told: {fault['status']}", fault.get("code", ""))
+                        more = fault.get("headers", {})
+                        raise Refusal(fault["status"], f"as told: {fault['status']}", fault.get("code", ""), more)
+                for fault in self.hub.settings.get("lose", []):
+                    if re.search(fault["what"], what) and fault["times"] > 0:
+                        fault["times"] -= 1
+                        self._lost = True
             self._route(path, query)
         except Refusal as refusal:
-            why = {"X-Error-Message": str(refusal), "X-Error-Code": refusal.code}
+            why = {"X-Error-Message": str(refusal), "X-Error-Code": refusal.code, **refusal.headers}
             self._send(refusal.status, {"error": str(refusal), **refusal.more}, why)
         except (BrokenPipeError, ConnectionError):
             pass
@@ -316,6 +333,10 @@ class Handler(BaseHTTPRequestHandler):
             if found[2] == "complete":
                 return self._send(200, hub.complete(found[1], json.loads(raw)))
             return self._send(200 if found[1] in hub.objects else 404, {})
+        if found := re.fullmatch(rf"/api/((?:models|spaces)/{_NAME})", path):
+            if found[1] not in hub.settings["others"]:
+                raise Refusal(404, "Repository not found", "RepoNotFound")
+            return self._send(200, {"id": found["name"], "sha": "0" * 40, "private": False, "tags": [], "siblings": []})
         found = re.fullmatch(_API, path)
         if found is None:
             raise Refusal(404, f"{path} is not known here")
@@ -368,6 +389,9 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, data, headers)
 
     def _send(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+        if self._lost:
+            self.close_connection = True
+            return
         data = value if isinstance(value, bytes) else b"" if value is None else json.dumps(value).encode()
         self.send_response(status)
         for key, text in (headers or {}).items():
@@ -399,12 +423,15 @@ class FakeHub:
         request = urllib.request.Request(f"{self.url}/settings", json.dumps(settings).encode())
         urllib.request.urlopen(request, timeout=10).close()
 
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def __enter__(self) -> FakeHub:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._process.kill()
-        self._process.wait()
+        self.stop()
         assert self._process.stdout is not None
         self._process.stdout.close()
 

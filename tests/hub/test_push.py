@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_hub import FakeHub
+from fake_hub import SIGNED, FakeHub
 
 from duplexdata import push as module
 from duplexdata.errors import ConfigError, DatasetError, HubError
 from duplexdata.push import Pushed, prepare
+from duplexdata.redact import Redactor
 
 TOKEN, REPO = "hf_0123456789abcdefghij", "someone/talks"
 LAST = ["README.md", "manifest.json"]
@@ -44,7 +45,11 @@ def dataset(small_dataset: Path, tmp_path: Path) -> Path:
 
 
 def _push(dataset: Path | str, repo: str = REPO, **options: Any) -> Pushed:
-    return prepare(dataset, repo, **options).run(lambda n: None)
+    return prepare(dataset, repo, **options).run(lambda n: None, _never)
+
+
+def _never(seconds: float) -> None:
+    raise AssertionError(f"nothing was to wait for, and {seconds} s were waited")
 
 
 def _names(dataset: Path) -> list[str]:
@@ -64,7 +69,7 @@ def _large(dataset: Path) -> set[str]:
 
 def test_a_dataset_arrives_whole_and_its_manifest_last(hub: FakeHub, dataset: Path) -> None:
     seen: list[int] = []
-    upload = prepare(dataset, REPO, private=True)
+    upload = prepare(dataset, REPO)
     made = upload.run(seen.append)
     there = hub.stats()["repos"][REPO]
     assert there["private"] is True
@@ -76,6 +81,18 @@ def test_a_dataset_arrives_whole_and_its_manifest_last(hub: FakeHub, dataset: Pa
     assert _fetched(hub) == _held(dataset)
 
 
+@pytest.mark.parametrize(("wanted", "private"), [(None, True), (True, True), (False, False)])
+def test_a_repository_is_private_unless_told_otherwise(
+    hub: FakeHub, dataset: Path, wanted: bool | None, private: bool
+) -> None:
+    _push(dataset, private=wanted)
+    assert hub.stats()["repos"][REPO]["private"] is private
+    assert _push(dataset).sent == _push(dataset, private=private).sent == 0  # one that is there stays as it is
+    with pytest.raises(HubError, match=r"is there and is (private: make it public|public: make it private)"):
+        _push(dataset, private=not private)
+    assert hub.stats()["repos"][REPO]["private"] is private
+
+
 def test_of_what_is_there_nothing_is_sent_again(hub: FakeHub, dataset: Path) -> None:
     _push(dataset)
     before = hub.stats()["uploads"]
@@ -85,7 +102,7 @@ def test_of_what_is_there_nothing_is_sent_again(hub: FakeHub, dataset: Path) -> 
 
 
 def test_large_files_go_in_parts(hub: FakeHub, dataset: Path) -> None:
-    hub.set(multipart=20_000, part=7_000)
+    hub.set(multipart=200_000, part=100_000)
     _push(dataset)
     assert any("/part/9" in what for what in hub.stats()["requests"])
     assert _fetched(hub) == _held(dataset)
@@ -124,6 +141,7 @@ def test_a_push_that_was_killed_goes_on_and_sends_nothing_twice(dataset: Path, t
     with FakeHub(tokens={TOKEN: ["someone"]}, stall_after=objects) as hub:
         process = _start(hub, dataset, tmp_path)
         for _ in range(1200):
+            assert process.poll() is None, process.communicate()[0]
             if len(hub.stats()["uploads"]) >= objects and any(w.startswith("PUT") for w in hub.stats()["requests"]):
                 break
             time.sleep(0.05)
@@ -154,18 +172,86 @@ def _start(hub: FakeHub, dataset: Path, home: Path, *options: str) -> subprocess
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("what", "status"), [("/commit/", 500), ("/commit/", 429), ("batch$", 403), ("/preupload/", 400)]
-)
+BREAKS = [("/commit/", 500), ("/commit/", 429), ("batch$", 403), ("/preupload/", 400), ("repos/create", 503)]
+
+
+@pytest.mark.parametrize(("what", "status"), BREAKS)
 def test_a_push_that_the_hub_breaks_off_goes_on(hub: FakeHub, dataset: Path, what: str, status: int) -> None:
     upload = prepare(dataset, REPO)
-    hub.set(fail=[{"what": what, "status": status, "times": 1}])
+    hub.set(fail=[{"what": what, "status": status, "times": 99}])
+    waited: list[float] = []
     with pytest.raises(HubError, match=str(status)) as error:
-        upload.run(lambda n: None)
-    assert error.value.retryable is (status in (429, 500))
-    assert not set(LAST) & set(_on_hub(hub))
+        upload.run(lambda n: None, waited.append)
+    assert error.value.retryable is (status in (429, 500, 503))
+    assert waited == ([1, 4, 16] if error.value.retryable else [])
+    repos = hub.stats()["repos"]
+    assert not repos or not set(LAST) & set(_on_hub(hub))
+    hub.set(fail=[])
     _push(dataset)
     assert _on_hub(hub) == _names(dataset) and {*hub.stats()["uploads"].values()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (503, {}, 1),
+        (429, {"Retry-After": "37"}, 37),
+        (429, {"RateLimit": '"api";r=0;t=55'}, 55),
+        (503, {"RateLimit": '"api";r=400;t=55'}, 1),
+        (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 1),
+    ],
+)
+def test_what_fails_for_a_moment_is_tried_again_when_the_hub_says(
+    hub: FakeHub, dataset: Path, status: int, headers: dict[str, str], seconds: float
+) -> None:
+    upload = prepare(dataset, REPO)
+    hub.set(fail=[{"what": "/commit/", "status": status, "headers": headers, "times": 1}])
+    waited: list[float] = []
+    upload.run(lambda n: None, waited.append)
+    assert waited == [seconds]
+    assert _fetched(hub) == _held(dataset)
+
+
+def test_one_who_is_to_wait_long_is_told_how_long(hub: FakeHub, dataset: Path) -> None:
+    upload = prepare(dataset, REPO)
+    refusal = {"status": 429, "headers": {"Retry-After": "3600"}, "times": 99}
+    hub.set(fail=[{"what": "/commit/", **refusal}])
+    with pytest.raises(HubError, match=r"429.*in 3600 s or later run the same command again"):
+        upload.run(lambda n: None, _never)
+    hub.set(fail=[{"what": "GET /api/datasets", **refusal}])
+    with pytest.raises(HubError, match=r"429.*in 3600 s or later run the same command again"):
+        prepare(dataset, REPO)
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub: FakeHub, dataset: Path) -> None:
+    upload = prepare(dataset, REPO)
+    hub.set(lose=[{"what": "/commit/", "times": 1}])
+    waited: list[float] = []
+    made = upload.run(lambda n: None, waited.append)
+    assert waited == [1] and _fetched(hub) == _held(dataset)
+    assert len(hub.stats()["repos"][REPO]["commits"]) == 1 + made.commits  # the first is the hub's own
+
+
+def test_a_hub_that_goes_away_in_between(hub: FakeHub, dataset: Path) -> None:
+    upload = prepare(dataset, REPO)
+    hub.stop()
+    waited: list[float] = []
+    with pytest.raises(HubError, match=r"cannot be reached.*run the same command again") as error:
+        upload.run(lambda n: None, waited.append)
+    assert waited == [1, 4, 16] and error.value.retryable and "\n" not in str(error.value)
+
+
+def test_addresses_that_let_one_write_are_not_shown(
+    hub: FakeHub, dataset: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = prepare(dataset, REPO)
+    hub.set(fail=[{"what": "PUT /lfs/", "status": 403, "times": 99}])
+    with pytest.raises(HubError, match="403") as error:
+        upload.run(lambda n: None, _never)
+    shown = [str(error.value), *capfd.readouterr(), caplog.text]
+    assert not any("Signature" in text or TOKEN in text for text in shown)
+    quoted = f"PUT 'https://store.example/lfs/1{SIGNED}' failed\nwith {TOKEN}"
+    assert module._speakable(quoted, Redactor(TOKEN)) == "PUT 'https://store.example/lfs/1?[…]' failed with [key]"
 
 
 def test_two_pushes_of_a_dataset_at_once_leave_it(hub: FakeHub, dataset: Path) -> None:
@@ -272,6 +358,18 @@ def test_a_repository_of_something_else_is_left_alone(hub: FakeHub, dataset: Pat
     for wrong in ("talks", "a/b/c", "../x", "someone/ta lks", ""):
         with pytest.raises(ConfigError, match="expected owner/name"):
             _push(dataset, wrong)
+
+
+@pytest.mark.parametrize("kind", ["model", "space"])
+def test_a_name_that_something_else_has_is_likely_a_mistake(hub: FakeHub, dataset: Path, kind: str) -> None:
+    from huggingface_hub import HfApi
+
+    hub.set(others=[f"{kind}s/{REPO}"])
+    with pytest.raises(HubError, match=f"{REPO} is a {kind} and no dataset"):
+        _push(dataset)
+    assert _nothing_was_sent(hub)
+    HfApi(endpoint=hub.url, token=TOKEN).create_repo(REPO, repo_type="dataset")
+    assert _push(dataset).sent == len(_names(dataset))
 
 
 def test_a_hub_that_cannot_be_reached(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
