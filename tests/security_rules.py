@@ -16,6 +16,7 @@ _SHELLS = {
     "os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput",
     "asyncio.create_subprocess_shell", "pty.spawn", "commands.getoutput",
 }  # fmt: skip
+_PREFECT = {"prefect.flow", "prefect.task", "prefect.flows.flow", "prefect.tasks.task"}
 _UNPACK = {"shutil.unpack_archive"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _HOSTS = {"host", "bind", "bind_host", "listen", "dashboard_address", "server_host"}
@@ -96,6 +97,17 @@ def _entry(node: ast.Dict, key: str, value: object) -> bool:
 
 def _is_text(node: ast.AST | None, text: str) -> bool:
     return isinstance(node, ast.Constant) and node.value == text
+
+
+def _results(node: ast.AST, names: Names) -> bool:
+    """Prefect keeps results of flows and tasks as pickles, unless told to keep none."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return any(dotted(d, names) in _PREFECT for d in node.decorator_list)  # without a call: as it is by default
+    return (
+        isinstance(node, ast.Call)
+        and _call(node, names) in _PREFECT
+        and not _is(_argument(node, "persist_result"), False)
+    )
 
 
 def _numpy(node: ast.AST, names: Names) -> bool:
@@ -220,12 +232,13 @@ def _certificates(node: ast.AST, names: Names) -> bool:
 def _archives(node: ast.AST, names: Names) -> bool:
     """Archives name the files that they are unpacked to."""
     method = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
-    return _call(node, names) in _UNPACK or method == "extractall"
+    return _call(node, names) in _UNPACK or method in ("extract", "extractall")
 
 
 RULES: Mapping[str, Rule] = {
     "pickle": _pickle,
     "weights": _weights,
+    "results": _results,
     "numpy": _numpy,
     "evaluation": _evaluation,
     "shell": _shell,

@@ -46,6 +46,11 @@ BROKEN = {
         "import transformers\ntransformers.MimiModel.from_pretrained('x', use_safetensors=False)",
         "from transformers import pipeline\npipeline('asr', model='x')",
     ],
+    "results": [
+        "from prefect import task\n@task\ndef f(): ...",
+        "import prefect\n@prefect.flow(name='x')\ndef f(): ...",
+        "from prefect import flow\nflow(f, persist_result=True)",
+    ],
     "numpy": [
         "import numpy as np\nnp.load('x', allow_pickle=True)",
         "import numpy as np\nnp.load('x', None, True)",
@@ -104,7 +109,11 @@ BROKEN = {
         "context.check_hostname = False",
         "session.get(url, ssl=False)",
     ],
-    "archives": ["archive.extractall(folder)", "import shutil\nshutil.unpack_archive('x')"],
+    "archives": [
+        "archive.extractall(folder)",
+        "archive.extract(member, folder)",
+        "import shutil\nshutil.unpack_archive('x')",
+    ],
 }
 """For each rule what it must find."""
 
@@ -115,6 +124,7 @@ WHOLE = [
     "from transformers import AutoTokenizer, AutoModel\nAutoTokenizer.from_pretrained('x')",
     "from transformers import AutoModel\nAutoModel.from_pretrained('x', use_safetensors=True)",
     "import numpy as np\nnp.load('x')\nnp.load('x', allow_pickle=False)",
+    "from prefect import task\n@task(name='x', persist_result=False)\ndef f(): ...",
     "import re\nre.compile('x')\nmodel.eval()\nast.literal_eval('1')",
     "import subprocess\nsubprocess.run([sys.executable, '-c', code])\nsubprocess.run(command, shell=False)",
     "import yaml\nyaml.safe_load(f)\nyaml.load(f, Loader=yaml.SafeLoader)",
