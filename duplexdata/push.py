@@ -201,8 +201,8 @@ def prepare(
         HubError: the hub refuses, or the repository holds something else.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as client_logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not _REPO.fullmatch(repo):
         raise ConfigError(f"{repo!r} is no repository: expected owner/name")
