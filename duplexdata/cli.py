@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
+from duplexdata.names import file_name, printable
 from duplexdata.voices.commands import app as voices
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def verify(dataset: DatasetArgument) -> None:
         for violation in run(folder, report=lambda _, n: advance(n)):
             found += 1
             row = "-" if violation.row is None else violation.row
-            typer.echo(f"{violation.file}: {row}: {violation.rule}: {violation.detail}")
+            typer.echo(printable(f"{violation.file}: {row}: {violation.rule}: {violation.detail}"))
     typer.echo(f"{dataset}: {found} violations" if found else f"{dataset}: nothing to report")
     if found:
         raise typer.Exit(FAILED)
@@ -198,20 +199,43 @@ def show(
     folder = at_hand(dataset, configs=("conversations",))
     if id is None:
         for name, scenario, seconds in viewer.ids(folder, 40):
-            typer.echo(f"{name}  {scenario}  {seconds:.1f} s")
+            typer.echo(printable(f"{name}  {scenario}  {seconds:.1f} s"))
         return
     conversation, audio = viewer.find(folder, id, first=first)
     for line in viewer.timeline(conversation, width):
-        typer.echo(line)
+        typer.echo(printable(line))
     if audio is None:
         typer.echo("\nno sound in this dataset")
         return
-    path = wav or Path(f"{conversation.id}.wav")
+    path = wav or Path(f"{file_name(conversation.id)}.wav")
     viewer.write_wav(path, audio)
     typer.echo(f"\n{path}  (left: assistant, right: user)")
     if png is not None:
         viewer.write_picture(png, conversation, audio)
         typer.echo(str(png))
+
+
+@app.command()
+def push(
+    dataset: DatasetArgument,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository of the Hugging Face hub.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Of a repository that is made: private unless told otherwise."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Another branch than the main one.")] = None,
+) -> None:
+    """Upload a dataset. Run again after an interruption, it goes on where it stopped. The token is HF_TOKEN's."""
+    from duplexdata.push import prepare
+
+    with _progress("files checked", None) as advance:
+        upload = prepare(dataset, repo, private=private, revision=revision, report=advance)
+    with _progress("files", len(upload.missing)) as advance:
+        pushed = upload.run(advance)
+    if not pushed.sent:
+        typer.echo(f"{pushed.address} is complete already")
+        return
+    typer.echo(f"{pushed.address}: {pushed.sent} files in {pushed.commits} commits, {pushed.kept} were there already")
 
 
 @app.command()
@@ -600,7 +624,10 @@ def _show_result(out: Path | str, made: bool) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: errors of ours become one line and an exit status."""
+    """Entry point: errors of ours become one line and an exit status. No secret of the environment is in any of it."""
+    from duplexdata.redact import print_redacted, redact
+
+    sys.excepthook = print_redacted
     try:
         status = app(standalone_mode=False)
     except ConfigError as error:
@@ -619,14 +646,16 @@ def main() -> NoReturn:
             _stop(refused, FAILED)
         usage = getattr(error, "exit_code", None)
         if hasattr(error, "format_message") and usage is not None:
-            typer.echo(f"duplexdata: {error.format_message()}", err=True)
+            typer.echo(f"duplexdata: {redact(error.format_message())}", err=True)
             sys.exit(MISUSED)
         raise
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _stop(error: DuplexDataError, status: int) -> NoReturn:
-    typer.echo(f"duplexdata: {error}", err=True)
+    from duplexdata.redact import redact
+
+    typer.echo(f"duplexdata: {redact(str(error))}", err=True)
     sys.exit(status)
 
 

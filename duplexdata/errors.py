@@ -108,6 +108,14 @@ class StorageError(DuplexDataError):
         self.retryable = retryable
 
 
+class HubError(DuplexDataError):
+    """The Hugging Face hub refuses, or holds something else. `retryable`: the same may work again."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
 def of_the_system(error: BaseException) -> StorageError | None:
     """What the operating system refused, as one line that says what to do; None: it is something else."""
     if not isinstance(error, OSError) or error.errno not in _FIXES:

@@ -11,6 +11,7 @@ from typing import Any
 
 from duplexdata import __version__
 from duplexdata.errors import DatasetError
+from duplexdata.names import lies_inside
 from duplexdata.shards import FileFacts
 from duplexdata.speech.gate import Tally
 from duplexdata.stages.plan import Plan, published
@@ -127,14 +128,26 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
 
 
 def parse_manifest(text: str, where: str) -> dict[str, Any]:
-    """Raises DatasetError: it is no JSON of ours. `where` it stands is for the message."""
+    """Raises DatasetError: it is no JSON of ours, or lists files that lie elsewhere. `where` is for the message."""
     try:
         manifest = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
         raise DatasetError(f"{where} is no manifest of format {FORMAT}")
+    files = manifest["files"]
+    if not isinstance(files, dict) or not all(map(is_facts, files.values())):
+        raise DatasetError(f"{where}: files: expected rows, bytes and sha256 of each")
+    for name in files:
+        if not lies_inside(name):
+            raise DatasetError(f"{where}: files: {name!r} lies outside the dataset")
     return manifest
+
+
+def is_facts(value: object) -> bool:
+    """Whether a value says of a file what a manifest says of it."""
+    kinds = {"rows": int, "bytes": int, "sha256": str}
+    return isinstance(value, dict) and {k: type(v) for k, v in value.items()} == kinds
 
 
 def dropped_table(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, str]]:
@@ -155,4 +168,4 @@ def _mapping(value: object) -> dict[str, Any]:
     return value
 
 
-__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "parse_manifest", "read_manifest"]
+__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "is_facts", "parse_manifest", "read_manifest"]

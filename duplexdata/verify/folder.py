@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from duplexdata.config import fingerprint
-from duplexdata.manifest import FORMAT, NAME
+from duplexdata.manifest import FORMAT, NAME, is_facts
+from duplexdata.names import lies_inside
 from duplexdata.schema import CONFIGS
 from duplexdata.shards import sha256
 from duplexdata.verify.rules import Report, Violation, first_line
@@ -26,22 +27,17 @@ def read_manifest(dataset: Path) -> tuple[dict[str, Any] | None, list[Violation]
     """The manifest, if it can be worked with."""
     try:
         manifest = json.loads((dataset / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, [Violation(NAME, None, "manifest", f"cannot be read: {first_line(error)}")]
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return None, [Violation(NAME, None, "manifest", f"is of no format that is known, expected {FORMAT}")]
     files = manifest.get("files")
-    if not isinstance(files, dict) or not all(map(_is_facts, files.values())):
+    if not isinstance(files, dict) or not all(map(is_facts, files.values())):
         return None, [Violation(NAME, None, "manifest", "files: expected rows, bytes and sha256 of each")]
-    outside = [f for f in files if Path(f).is_absolute() or ".." in Path(f).parts]
+    outside = [f for f in files if not lies_inside(f)]
     if outside:
-        return None, [Violation(NAME, None, "manifest", f"files: {outside[0]} lies outside the dataset")]
+        return None, [Violation(NAME, None, "manifest", f"files: {outside[0]!r} lies outside the dataset")]
     return manifest, []
-
-
-def _is_facts(value: object) -> bool:
-    kinds = {"rows": int, "bytes": int, "sha256": str}
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:

@@ -262,7 +262,7 @@ def _folder_rows(folder: Path) -> Iterator[tuple[BankRow | BadRow, Path | Fault 
         if isinstance(row, BadRow) or not row.file:
             yield row, None
         elif (folder / row.file).is_file():
-            yield row, folder.resolve() / row.file
+            yield row, _inside(folder.resolve() / row.file, [folder])
         else:
             yield row, Fault("missing_file", f"{row.file} is not there")
 
@@ -276,16 +276,42 @@ def _hub_rows(config: VoicesConfig, *, local: bool) -> Iterator[tuple[BankRow | 
     except Exception as error:  # the library raises whatever its parts do
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConfigError(f"voices.bank: {config.bank} cannot be loaded: {type(error).__name__}: {first}") from error
+    places = [Path(config.bank).expanduser()] if local else _hub_places(config.bank)
     for split in sorted(splits):
         rows = splits[split]
         column = next((c for c in ("audio", "file") if c in rows.column_names), None)
         if column is not None and isinstance(rows.features[column], Audio):
             rows = rows.cast_column(column, Audio(decode=False))
         for number, raw in enumerate(rows):
-            yield _hub_row(dict(raw), column, f"{split}, row {number}")
+            yield _hub_row(dict(raw), column, f"{split}, row {number}", places)
 
 
-def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankRow | BadRow, Path | Fault | None]:
+def _hub_places(name: str) -> list[Path]:
+    """Where the library keeps the files of a hub dataset, and what it unpacks of archives."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return [Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}", Path(config.DOWNLOADED_DATASETS_PATH)]
+
+
+def _inside(path: Path, places: list[Path]) -> Path | Fault:
+    """The file, if it lies in one of the folders, links followed: a row must not name other files of this machine."""
+    if path.is_symlink():  # a folder that the hub's client has made consists of links into its cache
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        places = [*places, Path(HF_HUB_CACHE)]
+    if any(path.resolve().is_relative_to(place.resolve()) for place in places):
+        return path
+    return Fault("outside", "its recording lies outside the bank; copy it there")
+
+
+def _hub_row(
+    raw: dict[str, Any], column: str | None, where: str, places: list[Path]
+) -> tuple[BankRow | BadRow, Path | Fault | None]:
+    """
+    Args:
+        places: folders that a recording which is not in the row itself may lie in.
+    """
     audio = raw.pop(column, None) if column is not None else None
     if not isinstance(audio, Mapping):
         row = parse_bank_row(raw, where)
@@ -301,7 +327,10 @@ def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankR
     if isinstance(row, BadRow):
         return row, None
     if data is None and path and Path(path).is_file():
-        data = Path(path).read_bytes()
+        file = _inside(Path(path).absolute(), places)
+        if isinstance(file, Fault):
+            return row, file
+        data = file.read_bytes()
     if data is None:
         return row, Fault("missing_file", "its recording is not in the dataset")
     return row, _kept(data, Path(name).suffix)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from duplexdata.names import lies_inside
 from duplexdata.voices.bank import ANY_LANGUAGE, Fault
 
 _SEXES = {
@@ -108,8 +109,7 @@ class BankRow(BaseModel):
     @field_validator("file")
     @classmethod
     def _inside(cls, value: str) -> str:
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or "\\" in value:
+        if value and not lies_inside(value):
             raise ValueError(f"is {value!r}, expected a path inside the bank's folder")
         return value
 
