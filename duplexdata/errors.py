@@ -113,7 +113,7 @@ def of_the_system(error: BaseException) -> StorageError | None:
     """What the operating system refused, as one line that says what to do; None: it is something else."""
     if not isinstance(error, OSError) or error.errno not in _FIXES:
         return None
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{str(error.filename)[:200]}: " if error.filename else ""
     return StorageError(f"{where}{os.strerror(error.errno)}; {_FIXES[error.errno]}")
 
 
@@ -124,6 +124,8 @@ _FIXES = {
     errno.EACCES: "name a folder that you may write to, or change its permissions",
     errno.EPERM: "name a folder that you may write to, or change its permissions",
     errno.EIO: "the disk or network drive does not answer properly: check it, then run the same command again",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "a link in it leads back to itself; mend it",
     errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
 }
 
