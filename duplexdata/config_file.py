@@ -98,7 +98,9 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
-        raise ConfigError(f"{where}: {printable(key[:80])}: {first['msg']} (found {_excerpt(first['input'])})") from None
+        raise ConfigError(
+            f"{where}: {printable(key[:80])}: {first['msg']} (found {_excerpt(first['input'])})"
+        ) from None
 
 
 def dump_config(config: Config) -> str:
@@ -188,7 +190,9 @@ def _check_sources(value: object, where: str) -> None:
         if isinstance(item, SourceConfig):
             continue
         if not isinstance(item, Mapping):
-            raise ConfigError(f"{where}: sources[{n}] is {_excerpt(item)}, expected a mapping such as {{path: file.jsonl}}")
+            raise ConfigError(
+                f"{where}: sources[{n}] is {_excerpt(item)}, expected a mapping such as {{path: file.jsonl}}"
+            )
         _check_keys(item, SourceConfig, where, f"sources[{n}].")
 
 

@@ -1,4 +1,4 @@
-"""YAML that others wrote, as plain values: safe tags only, and nothing in it that swells, nests or contradicts itself."""
+"""YAML that others wrote, as plain values: safe tags only, nothing in it that swells, nests or contradicts itself."""
 
 from __future__ import annotations
 

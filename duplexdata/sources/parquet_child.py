@@ -1,4 +1,4 @@
-"""Decodes a Parquet file in a process of its own, whose memory has a limit. Started by `parquet.py`; needs pyarrow only.
+"""Decodes a Parquet file in a process of its own, whose memory has a limit. Started by `parquet.py`; needs pyarrow.
 
 A column of a few bytes may decode to any size: a dictionary holds a text once, and a run length says how often it is
 meant. No figure in the file can be relied on to tell. So it is tried where failing harms nobody. Batches go to

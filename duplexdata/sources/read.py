@@ -207,5 +207,7 @@ def read_dialogues(spec: SourceSpec, taken: TakenIds | None = None) -> Iterator[
         It is raised where the reading gets there, so that rows may have come before it.
     """
     taken = TakenIds() if taken is None else taken
-    for number, item in enumerate(islice(_open(spec), None if spec.limit is None else min(spec.limit, sys.maxsize)), start=1):
+    for number, item in enumerate(
+        islice(_open(spec), None if spec.limit is None else min(spec.limit, sys.maxsize)), start=1
+    ):
         yield item if isinstance(item, Rejected) else taken.make_unique(item, number)
