@@ -26,7 +26,7 @@ MAX_ROW_ELEMENTS = 1_000_000
 _MAX_BATCH_SECONDS = 60
 """Processor time for a batch."""
 _BATCH_ROWS = 1024
-_BATCH_BYTES = 16 * 1024 * 1024
+_BATCH_BYTES = MAX_ROW_BYTES // 2
 """By what the file says of its rows: batches of long rows have fewer."""
 
 
@@ -113,7 +113,10 @@ def _batches(process: subprocess.Popen[bytes], shown: str) -> Iterator[pa.Record
     if status == -signal.SIGXCPU:
         raise SourceError(f"{shown}: decoding some of its rows takes more than {_MAX_BATCH_SECONDS} s, the limit")
     if status:
-        raise SourceError(f"{shown}: the file is damaged or cut off ({printable(said) or f'status {status}'})")
+        raise SourceError(
+            f"{shown}: the file is damaged, cut off, or of a kind that pyarrow cannot read "
+            f"({printable(said) or f'status {status}'})"
+        )
 
 
 def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:

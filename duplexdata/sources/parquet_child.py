@@ -18,8 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 OUT_OF_MEMORY, UNREADABLE = 3, 4
-_PIECE_BYTES = 32 * 1024 * 1024
-_PIECE_ELEMENTS = 2_000_000
 
 
 def main(path: str, columns: str, rows: int, row_bytes: int, row_elements: int, memory: int, seconds: int) -> int:
@@ -67,8 +65,8 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 
 def _pieces(batch: pa.RecordBatch, row_bytes: int, row_elements: int) -> Iterator[pa.RecordBatch]:
-    """The batch, or where it is large its rows one by one."""
-    if batch.nbytes <= _PIECE_BYTES and _elements(batch) <= _PIECE_ELEMENTS:
+    """The batch, or where it is larger than a row may be its rows one by one."""
+    if batch.nbytes <= row_bytes and _elements(batch) <= row_elements:
         yield batch
         return
     for i in range(batch.num_rows):

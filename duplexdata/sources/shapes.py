@@ -258,8 +258,8 @@ _MAX_ID = 120
 
 def safe_key(text: str) -> str:
     """A text as part of an id: one line without path separators, at most 120 characters; may be empty."""
-    kept = (ch for ch in text if (category := unicodedata.category(ch))[0] != "C" and category not in ("Zl", "Zp"))
-    key = "".join("_" if ch in "/\\" else ch for ch in kept).strip()
+    kinds = ((ch, unicodedata.category(ch)[0]) for ch in text)
+    key = "".join("_" if ch in "/\\" else " " if kind == "Z" else ch for ch, kind in kinds if kind != "C").strip()
     if not key.strip("."):
         return ""
     # Two long ids may have the same beginning.

@@ -103,10 +103,14 @@ class _Line:
 
     def row(self, number: int) -> Row | None:
         """None for an empty line."""
-        if self.length > MAX_ROW_BYTES:
-            return _too_long(number)
-        raw = b"".join(self.parts).strip(b" \t").removeprefix(_UTF8_MARK)
-        return _decoded(raw, number) if raw.strip() else None
+        return _too_long(number) if self.length > MAX_ROW_BYTES else _line_row(b"".join(self.parts), number)
+
+
+def _line_row(line: bytes, number: int) -> Row | None:
+    if len(line) > MAX_ROW_BYTES:
+        return _too_long(number)
+    raw = line.strip(b" \t").removeprefix(_UTF8_MARK)
+    return _decoded(raw, number) if raw.strip() else None
 
 
 def _too_long(number: int) -> Row:
@@ -121,13 +125,18 @@ def read_lines(file: IO[bytes]) -> Iterator[Row]:
         carried = b"\r" if chunk.endswith(b"\r") else b""  # its LF may be the next chunk's first byte
         if b"\r" in chunk:
             chunk = chunk[: len(chunk) - len(carried)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        first, *rest = chunk.split(b"\n")
+        first, *whole = chunk.split(b"\n")
         line.add(first)
-        for part in rest:
-            if (row := line.row(number)) is not None:
+        if not whole:
+            continue
+        *whole, last = whole
+        if (row := line.row(number)) is not None:
+            yield row
+        for at, part in enumerate(whole, start=number + 1):
+            if part and (row := _line_row(part, at)) is not None:
                 yield row
-            number, line = number + 1, _Line()
-            line.add(part)
+        number, line = number + 1 + len(whole), _Line()
+        line.add(last)
     if (row := line.row(number)) is not None:
         yield row
 
