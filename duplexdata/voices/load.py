@@ -18,6 +18,7 @@ import soundfile as sf
 from duplexdata.config import PromptLimits, VoicesConfig
 from duplexdata.errors import ConfigError, SourceError
 from duplexdata.files import open_regular, printable, read_small
+from duplexdata.resources import cache_folder
 from duplexdata.shards import put_in_place, temporary_name
 from duplexdata.sources.text_rows import read_text_rows
 from duplexdata.speech.base import Float32, Voice, VoicePrompt
@@ -336,15 +337,8 @@ def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankR
     return row, _kept(data, Path(name).suffix)
 
 
-def cache_folder() -> Path:
-    """Where what was fetched is kept: $DUPLEXDATA_CACHE, or duplexdata in the user's cache folder."""
-    if "DUPLEXDATA_CACHE" in os.environ:
-        return Path(os.environ["DUPLEXDATA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duplexdata"
-
-
 def _kept(data: bytes, suffix: str) -> Path:
-    path = cache_folder() / "voices" / f"{hashlib.sha256(data).hexdigest()}{suffix}"
+    path = cache_folder("voices") / f"{hashlib.sha256(data).hexdigest()}{suffix}"
     if not path.is_file() or path.stat().st_size != len(data):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)
