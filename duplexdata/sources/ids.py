@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
-
-import numpy as np
-import numpy.typing as npt
 
 from duplexdata.dialogue import Dialogue
 from duplexdata.rng import stable_hash
 
-_LATEST = 1 << 16
-"""Ids kept as Python numbers, of some 60 bytes; older ones take 8."""
+_FIRST_SLOTS = 1 << 14
 
 
 class TakenIds:
-    """The ids of a run so far, as hashes: 5 million of them are 40 MB."""
+    """The ids of a run so far, as hashes of 64 bits: 5 million of them are 67 MB, a set of them is 450 MB."""
 
     def __init__(self) -> None:
-        self._latest: set[int] = set()
-        self._older: npt.NDArray[np.uint64] = np.zeros(0, np.uint64)
-        """Sorted."""
+        self._slots = _empty(_FIRST_SLOTS)
+        """A hash lies in the first free slot from the one its last bits name; 0 is a free slot."""
+        self._n = 0
 
     def make_unique(self, dialogue: Dialogue, number: int) -> Dialogue:
         """The dialogue, under another id if its own is taken; that id is taken from then on.
@@ -29,20 +26,33 @@ class TakenIds:
             number: its place in the source, which is put behind an id that is taken.
         """
         id_ = dialogue.id
-        while not self._take(id_):
+        while not self._take(stable_hash(id_) or 1):
             id_ = f"{id_}~{number}"
         return dialogue if id_ == dialogue.id else replace(dialogue, id=id_)
 
-    def _take(self, id_: str) -> bool:
-        key = stable_hash(id_)
-        if key in self._latest or self._is_older(key):
+    def _take(self, key: int) -> bool:
+        if not _put(self._slots, key):
             return False
-        self._latest.add(key)
-        if len(self._latest) >= max(_LATEST, len(self._older) // 8):
-            self._older = np.union1d(self._older, np.fromiter(self._latest, np.uint64, len(self._latest)))
-            self._latest = set()
+        self._n += 1
+        if 3 * self._n > 2 * len(self._slots):
+            old, self._slots = self._slots, _empty(2 * len(self._slots))
+            for other in old:
+                if other:
+                    _put(self._slots, other)
         return True
 
-    def _is_older(self, key: int) -> bool:
-        at = int(self._older.searchsorted(np.uint64(key)))
-        return at < len(self._older) and int(self._older[at]) == key
+
+def _empty(n: int) -> array[int]:
+    return array("Q", bytes(8 * n))
+
+
+def _put(slots: array[int], key: int) -> bool:
+    """False: it was there."""
+    last = len(slots) - 1
+    at = key & last
+    while found := slots[at]:
+        if found == key:
+            return False
+        at = (at + 1) & last
+    slots[at] = key
+    return True

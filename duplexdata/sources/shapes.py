@@ -212,7 +212,7 @@ def _check_order(turns: Sequence[Turn]) -> None:
 
 
 def _check_length(turns: Sequence[Turn]) -> None:
-    characters = sum(len(turn.text) for turn in turns)
+    characters = sum([len(turn.text) for turn in turns])
     if characters > MAX_DIALOGUE_CHARACTERS:
         raise _Bad("dialogue_too_long", f"{characters} characters, at most {MAX_DIALOGUE_CHARACTERS} are read")
 
@@ -258,8 +258,10 @@ _MAX_ID = 120
 
 def safe_key(text: str) -> str:
     """A text as part of an id: one line without path separators, at most 120 characters; may be empty."""
-    kinds = ((ch, unicodedata.category(ch)[0]) for ch in text)
-    key = "".join("_" if ch in "/\\" else " " if kind == "Z" else ch for ch, kind in kinds if kind != "C").strip()
+    if not text.isprintable():
+        kinds = ((ch, unicodedata.category(ch)[0]) for ch in text)
+        text = "".join(" " if kind == "Z" else ch for ch, kind in kinds if kind != "C")
+    key = text.replace("/", "_").replace("\\", "_").strip()
     if not key.strip("."):
         return ""
     # Two long ids may have the same beginning.

@@ -30,31 +30,14 @@ class Row:
     detail: str = ""
 
 
-class _DuplicateKey(ValueError):
-    """Which of the two is meant nobody knows."""
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _DuplicateKey(next(key for key in keys if keys.count(key) > 1))
-    return found
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_object)
-
-
 def _decoded(raw: bytes, number: int) -> Row:
     """One JSON object."""
     try:
-        value = _JSON.decode(raw.decode("utf-8"))
+        value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Row(number, None, "invalid_utf8", f"byte {error.start} of the row is no UTF-8")
     except RecursionError:
         return _too_deep(number)
-    except _DuplicateKey as error:
-        return Row(number, None, "duplicate_key", f"{str(error)[:40]!r} stands twice in an object")
     except ValueError as error:  # JSONDecodeError, and integers of too many digits
         if b"\0" in raw:
             return Row(number, None, "nul_byte", f"a NUL byte at byte {raw.index(0)} of the row")

@@ -54,7 +54,7 @@ EXPECTED: dict[str, tuple[int, dict[str, int]] | str] = {
     "nested-open.json": (0, {"truncated": 1}),
     "huge-number.jsonl": (1, {"invalid_json": 1}),
     "numbers.jsonl": (2, {"wrong_type": 1}),
-    "duplicate-keys.jsonl": (1, {"duplicate_key": 1}),
+    "duplicate-keys.jsonl": (2, {}),
     "duplicate-ids.jsonl": (50, {}),
     "ids.jsonl": (2 * len(IDS), {}),
     "crlf.jsonl": (2, {}),
