@@ -181,9 +181,10 @@ def _check_values(value: object, where: str, key: str) -> None:
             _check_values(inner, where, f"{key}[{i}]")
     elif isinstance(value, str) and ("\0" in value or len(value) > _MAX_TEXT):
         what = "holds a NUL character" if "\0" in value else f"has more than {_MAX_TEXT} characters, which is the limit"
-        raise ConfigError(f"{where}: {key} {what}")
+        raise ConfigError(f"{where}: {printable(key[:80])} {what}")
     elif isinstance(value, int | float) and not -_MAX_NUMBER <= value <= _MAX_NUMBER:
-        raise ConfigError(f"{where}: {key} is {_excerpt(value)}, expected a number between ±{_MAX_NUMBER}")
+        shown = f"{printable(key[:80])} is {_excerpt(value)}"
+        raise ConfigError(f"{where}: {shown}, expected a number between ±{_MAX_NUMBER}")
 
 
 def _check_sources(value: object, where: str) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from duplexdata.files import printable
+
 MAX_BYTES = 1024 * 1024
 """Of a file. All settings of a run are 6,000; a thousand sources with long paths are 200,000."""
 MAX_NODES = 20_000
@@ -32,12 +34,20 @@ def parse_yaml(text: str) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise BadYaml(str(error)) from None
+        raise BadYaml(_on_one_line(error)) from None
     except RecursionError:
         raise BadYaml(f"it is nested more than {MAX_DEPTH} levels deep, which is the limit") from None
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         # What PyYAML raises for !!int "" or the 31st of February.
         raise BadYaml(f"a value in it cannot be read ({type(error).__name__}: {str(error)[:200]})") from None
+
+
+def _on_one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
+    said = ", ".join(part for part in parts if part) or str(error)
+    return printable(where + " ".join(said.split()))
 
 
 class _Loader(yaml.SafeLoader):
