@@ -126,6 +126,7 @@ def test_files_without_rows_or_with_other_columns_are_refused(tmp_path: Path) ->
 # --- bombs --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_texts_stored_once_and_meant_often_take_bounded_memory(tmp_path: Path) -> None:
     """Files of a few kilobytes that stand for 100 GB, and whose figures all look harmless."""
     long = "x" * (4 * MB)
@@ -215,7 +216,7 @@ def _check_damaged(folder: Path, seed: int, n: int) -> None:
 
 
 def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
-    _check_damaged(tmp_path, 0, 16)
+    _check_damaged(tmp_path, 0, 8)
 
 
 @pytest.mark.slow

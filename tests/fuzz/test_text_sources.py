@@ -139,7 +139,7 @@ def _turns(key: str) -> st.SearchStrategy[object]:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data(), st.sampled_from(sorted(SHAPES)))
 def test_rows_of_any_values_are_dialogues_or_rejected(data: st.DataObject, shape: str) -> None:
     known = SHAPES[shape]
@@ -261,6 +261,7 @@ def test_names_that_no_terminal_can_print_are_shown_by_their_escapes(tmp_path: P
     assert found.dialogues == 2 and found.rejected == {"invalid_json": 2}
 
 
+@pytest.mark.slow
 def test_lines_of_any_length_take_bounded_memory(tmp_path: Path) -> None:
     long_line(tmp_path / "line.jsonl", 100 * MB)
     (tmp_path / "element.json").write_bytes(b"[" + (tmp_path / "line.jsonl").read_bytes().replace(b"\n", b",") + b"]")
@@ -304,7 +305,7 @@ def test_the_largest_row_that_is_read_takes_bounded_memory(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=spoilt(WHOLE), suffix=st.sampled_from([".jsonl", ".json"]))
 def test_many_spoilt_files_are_read_or_refused_quickly(tmp_path: Path, data: bytes, suffix: str) -> None:
     (tmp_path / f"x{suffix}").write_bytes(data)
