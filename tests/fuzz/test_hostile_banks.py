@@ -77,7 +77,7 @@ def test_a_list_of_voices_that_is_no_file_is_refused_and_not_waited_for(tmp_path
     assert "cannot be read" in _refused(tmp_path)[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(row=st.dictionaries(st.sampled_from(FIELDS), ANY_TEXT | ANY_VALUE, max_size=8) | ANY_VALUE)
 def test_rows_of_any_values_are_checked_or_refused(row: object) -> None:
     found = parse_bank_row(row, "voices.jsonl, row 1")

@@ -53,7 +53,7 @@ def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def _build(source: Path, out: Path) -> dict[str, dict[str, Any]]:
     """The counts of each stage."""
-    done = _run("build", "--source", source, "--conversations", "12", "--workers", "1", "--out", out)
+    done = _run("build", "--source", source, "--conversations", "4", "--workers", "1", "--out", out)
     assert done.returncode == 0, done.stderr
     stages = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["stages"]
     for counts in stages:

@@ -137,7 +137,7 @@ _NUMBERS = st.sampled_from([0, 1, -1, 0.5, 1e-300, 1e300, float("nan"), float("i
 _LIKELY = _NUMBERS | st.tuples(_NUMBERS, _NUMBERS).map(list) | ANY_TEXT
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(values=_settings_of(Config))
 def test_values_of_any_kind_are_settings_or_refused_in_one_line(tmp_path: Path, values: dict[str, Any]) -> None:
     path = tmp_path / "c.yaml"
@@ -163,7 +163,7 @@ _YAML = st.lists(st.sampled_from([*_PIECES, ": ", "- ", ", ", "\n", "\n  ", " ",
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(_YAML | st.text(max_size=40))
 def test_any_text_is_values_or_bad_yaml(text: str) -> None:
     """What PyYAML itself would take, it is taken as."""

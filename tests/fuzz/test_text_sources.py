@@ -33,7 +33,7 @@ from tests.fuzz.hostile import (
 )
 from tests.fuzz.reading import check_dialogue, check_rejected, read, read_apart
 
-quickly = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MB = 1 << 20
 BROKEN = dict(broken_text_files())
 # What a file gives: dialogues and rejected rows; None: it is refused, with these words.
@@ -139,7 +139,7 @@ def _turns(key: str) -> st.SearchStrategy[object]:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data(), st.sampled_from(sorted(SHAPES)))
 def test_rows_of_any_values_are_dialogues_or_rejected(data: st.DataObject, shape: str) -> None:
     known = SHAPES[shape]
@@ -152,7 +152,7 @@ def test_rows_of_any_values_are_dialogues_or_rejected(data: st.DataObject, shape
         check_rejected(item)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(ANY_TEXT)
 def test_a_key_is_one_printable_line_without_separators(text: str) -> None:
     key = safe_key(text)
