@@ -36,3 +36,8 @@ def file_name(text: str) -> str:
 def printable(text: str) -> str:
     """A text from data for a terminal: it can neither steer it nor hide or turn round what stands there."""
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def on_one_line(text: str) -> str:
+    """A name from data in a message: on one line, and what cannot be printed is written as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

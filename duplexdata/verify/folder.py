@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from duplexdata.config import fingerprint
+from duplexdata.files import open_regular
 from duplexdata.manifest import FORMAT, NAME, is_facts
 from duplexdata.names import lies_inside
 from duplexdata.schema import CONFIGS
 from duplexdata.shards import sha256
 from duplexdata.verify.rules import Report, Violation, first_line
+from duplexdata.yaml_values import parse_yaml
 
 PATH = re.compile(r"^(/[^/\s]+/|[A-Za-z]:[\\/]|\\\\|file://|~[/\\])")
 _SHARD = re.compile(r"^(train|test)-(\d{5})-of-(\d{5})\.parquet$")
@@ -26,7 +26,8 @@ _SHARD = re.compile(r"^(train|test)-(\d{5})-of-(\d{5})\.parquet$")
 def read_manifest(dataset: Path) -> tuple[dict[str, Any] | None, list[Violation]]:
     """The manifest, if it can be worked with."""
     try:
-        manifest = json.loads((dataset / NAME).read_text(encoding="utf-8"))
+        with open_regular(dataset / NAME) as file:
+            manifest = json.loads(file.read().decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         return None, [Violation(NAME, None, "manifest", f"cannot be read: {first_line(error)}")]
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -106,11 +107,12 @@ def check_card(dataset: Path, files: Mapping[str, object]) -> Iterator[Violation
     """The YAML head names the files that are there, all of them and no others."""
     name = "README.md"
     try:
-        head = (dataset / name).read_text(encoding="utf-8").split("---\n", 2)[1]
+        with open_regular(dataset / name) as file:
+            head = file.read().decode("utf-8").split("---\n", 2)[1]
         stated = {
-            c["config_name"]: {f["split"]: f["path"] for f in c["data_files"]} for c in yaml.safe_load(head)["configs"]
+            c["config_name"]: {f["split"]: f["path"] for f in c["data_files"]} for c in parse_yaml(head)["configs"]
         }
-    except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         yield Violation(name, None, "card", f"its head cannot be read ({type(error).__name__}: {first_line(error)})")
         return
     there = {f.split("/")[0] for f in files if f.endswith(".parquet")}
