@@ -59,9 +59,9 @@ class _Loader(yaml.SafeLoader):
         self._finished: list[yaml.Node] = []
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         mark = event.start_mark
-        if self.check_event(yaml.AliasEvent):  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self._sizes:
                 raise yaml.composer.ComposerError(None, None, "an alias stands inside what it stands for", mark)
