@@ -1,0 +1,403 @@
+"""What a build will come to and take: from a sample of it to all of it. Pure.
+
+Errors are those of sampling. What stands in for a server or a GPU, and rates that are given, add their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from duplexdata.config import Config
+from duplexdata.forecast.estimates import Cluster, Estimate, makespan, per_slot, ratio
+from duplexdata.forecast.values import Drawn, Planned, Reading, Sample, Spent
+
+Rates = Mapping[str, tuple[float, float]]
+"""Seconds of sound that one GPU works through in a second, least and most, by stage: "speech", "codes", "asr"."""
+RATED = ("speech", "codes", "asr")
+SPEECH_RATE = (15.0, 30.0)
+"""CosyVoice on a data-centre GPU behind a batching server. Source: its own and its servers' published figures."""
+TASK_BYTES = 20_000
+"""A task run in Prefect's database: 124 MB of SQLite after 6,300. [ours: measured]"""
+MOST_TASKS = 2000
+"""Of one run: beyond this its server is busy with bookkeeping. [ours: measured]"""
+LARGE_FILE = 1_000_000_000
+"""Bytes above which a file is no pleasure to load from. [ours]"""
+CACHE_BYTES_PER_HOUR = 100_000_000
+"""Of synthesized speech, as `CacheConfig.max_bytes` says. [ours]"""
+CHUNK = 20_000
+"""Dialogues that stand in one file of the work folder."""
+MEL_BITS = 10.0
+"""Of a token of the embedded codec, which the sample is made with."""
+CODECS = {"mel": (MEL_BITS, 1), "glm4voice": (14.0, 1), "mimi": (11.0, 8)}
+"""Bits of a token, and codebooks if none are configured."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStage:
+    """Attributes:
+    audio_hours: that it works through.
+    rate: None: nobody has said, and nothing was measured.
+    hours: of GPUs, least and most; None without a rate.
+    """
+
+    stage: str
+    audio_hours: Estimate
+    rate: tuple[float, float] | None
+    hours: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Prefect's share.
+
+    Attributes:
+        runs: task runs in all.
+        largest: of one flow run.
+        database_bytes: by which the server's database grows.
+        shard_conversations: `shards.conversations` with which a run would have at most `MOST_TASKS`; None: it has.
+        file_bytes: of the largest file then.
+        parts: `engine.parts` of a pool that would do it as well.
+    """
+
+    runs: int
+    largest: int
+    database_bytes: int
+    shard_conversations: int | None
+    file_bytes: int | None
+    parts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """Hours by the clock.
+
+    Attributes:
+        fixed: that no worker shortens: start, sources, putting the dataset together.
+        workers: of the CPU's stages; gpus: of the slowest GPU stage, least and most; writer: of the language model.
+        total: least and most. GPUs and CPUs work at the same time, the model before them. None: a rate is missing.
+    """
+
+    fixed: float
+    workers: float
+    gpus: tuple[float, float] | None
+    writer: float
+    total: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildForecast:
+    """Attributes:
+    planned, spoken: conversations of the sample.
+    made: conversations of the dataset; dropped: the others, by reason.
+    rows, bytes, rows_dropped: by config.
+    work_bytes: beside the dataset while it is built, by what it is.
+    cpu_hours: by stage, as this machine took for the sample.
+    remarks: what the numbers rest on.
+    """
+
+    conversations: int
+    workers: int
+    n_gpus: int
+    reading: Reading
+    planned: int
+    spoken: int
+    made: Estimate
+    dropped: Mapping[str, int]
+    hours: Estimate
+    speech_hours: Estimate
+    utterances: Estimate
+    rows: Mapping[str, Estimate]
+    rows_dropped: Mapping[str, Mapping[str, int]]
+    bytes: Mapping[str, Estimate]
+    work_bytes: Mapping[str, float]
+    shards: int
+    files: int
+    cpu_hours: Mapping[str, float]
+    gpu: tuple[GpuStage, ...]
+    tasks: Tasks
+    wall: Wall
+    remarks: tuple[str, ...]
+
+    @property
+    def total_bytes(self) -> Estimate:
+        found = Estimate(0.0)
+        for size in self.bytes.values():
+            found = found.plus(size)
+        return found
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {**asdict(self), "total_bytes": asdict(self.total_bytes)}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and with what a build would run.
+
+    Attributes:
+        shards: slots of each shard of the build.
+        stages: what is done with each shard, by the flow's names.
+        stand_in: whether the sample was spoken by another backend than the configured one.
+        speaks: what it was spoken by.
+    """
+
+    shards: Sequence[int]
+    stages: Sequence[str]
+    workers: int
+    cores: int
+    gpus: int
+    rates: Rates
+    stand_in: bool
+    speaks: str
+    writer_hours: float = 0.0
+    busy: bool = False
+
+
+def forecast_build(
+    config: Config, reading: Reading, planned: Planned, sample: Sample, setting: Setting
+) -> BuildForecast:
+    """
+    Args:
+        planned, sample: of the build that `config` describes, or of one that is alike.
+    """
+    whole = _Whole(config, reading, planned, sample, setting)
+    rows = {name: whole.count([m.rows[name] for m in sample.made]) for name in sample.sizes}
+    size = {name: whole.size(name) for name in sample.sizes}
+    cpu = whole.spent()
+    gpu = whole.gpu()
+    made = rows["conversations"]
+    return BuildForecast(
+        conversations=config.conversations,
+        workers=setting.workers,
+        n_gpus=setting.gpus,
+        reading=reading,
+        planned=planned.slots,
+        spoken=len(sample.made),
+        made=made,
+        dropped=whole.dropped(),
+        hours=whole.seconds.times(1 / 3600),
+        speech_hours=whole.speech.times(1 / 3600),
+        utterances=whole.planned_total(lambda d: d.utterances).by(whole.surviving),
+        rows=rows,
+        rows_dropped=whole.rows_dropped(),
+        bytes={**size, "tokenizer": Estimate(float(sample.tokenizer))},
+        work_bytes=whole.work_bytes(made),
+        shards=len(setting.shards),
+        files=len(setting.shards) * len(size),
+        cpu_hours={stage: spent.cpu / 3600 for stage, spent in cpu.items()},
+        gpu=gpu,
+        tasks=_tasks(config, setting, size["conversations"].value),
+        wall=whole.wall(cpu, gpu),
+        remarks=whole.remarks(),
+    )
+
+
+class _Whole:
+    """A sample and what it is a sample of."""
+
+    def __init__(self, config: Config, reading: Reading, planned: Planned, sample: Sample, setting: Setting) -> None:
+        self._config, self._reading, self._planned = config, reading, planned
+        self._sample, self._setting = sample, setting
+        self._slots = config.conversations * reading.filled
+        self._shards = round(len(setting.shards) * reading.filled)
+        self._nominal = self.planned_total(lambda d: d.seconds)
+        self._n = max(1, len(sample.made))
+        self._paces = [m.seconds if setting.stand_in else m.planned.seconds for m in sample.made]
+        # A server's voice is not the stand-in's: the nominal rate is as good a guess as any.
+        self._pace = (
+            Estimate(1.0)
+            if setting.stand_in
+            else ratio([m.seconds for m in sample.made], [m.planned.seconds for m in sample.made], self._slots)
+        )
+        self.seconds = self._nominal.by(self._pace)
+        self.speech = self.planned_total(lambda d: d.speech_sec).by(self._pace)
+        self.surviving = ratio([float(m.seconds > 0) for m in sample.made], [1.0] * len(sample.made), self._slots)
+
+    def planned_total(self, value: Callable[[Drawn], float]) -> Estimate:
+        """Of all conversations as planned, at the nominal speaking rate."""
+        shards = self._planned.shards
+        clusters = [Cluster(s.slots, sum(value(d) for d in s.drawn)) for s in shards]
+        values = [value(d) for s in shards for d in s.drawn]
+        values += [0.0] * (self._planned.slots - len(values))
+        population = max(self._planned.slots, round(self._slots))
+        return per_slot(clusters, population, values).times(self._slots)
+
+    def count(self, made: Sequence[int]) -> Estimate:
+        share = ratio([float(n) for n in made], [1.0] * len(made), self._slots)
+        return self.planned_total(lambda d: 1.0).by(share)
+
+    def size(self, name: str) -> Estimate:
+        sizes, made = self._sample.sizes[name], self._sample.made
+        weight = sum(m.weights[name] for m in made)
+        rows = sum(m.rows[name] for m in made)
+        scale = sizes.per_row * rows / weight if weight else 0.0
+        held = self._nominal.by(ratio([m.weights[name] * scale for m in made], self._paces, self._slots))
+        every = self._config.shards.row_group_rows
+        filled = self._shards / max(1, len(self._setting.shards))
+        groups = filled * sum(max(1, -(-n // every)) for n in self._setting.shards)
+        return held.times(self._codec_factor(name)).plus(Estimate(groups * sizes.per_group))
+
+    def _codec_factor(self, name: str) -> float:
+        """Tokens of the configured codec against those of the one that the sample was made with."""
+        codec = self._config.codec
+        if codec.name not in CODECS or name not in ("codes", "sft", "dpo"):
+            return 1.0
+        bits, codebooks = CODECS[codec.name]
+        kept = (codec.n_codebooks or codebooks) if name == "codes" else 1
+        return bits / MEL_BITS * kept
+
+    # -- what is lost
+
+    def dropped(self) -> dict[str, int]:
+        slots = max(1, self._planned.slots)
+        found = {reason: round(n / slots * self._slots) for reason, n in self._planned.dropped.items()}
+        if empty := round(self._config.conversations - self._slots):
+            found["no_dialogue"] = found.get("no_dialogue", 0) + empty
+        for reason, n in self._sample.dropped.get("speech", {}).items():
+            found[reason] = found.get(reason, 0) + round(n / self._n * self._slots)
+        return {reason: n for reason, n in sorted(found.items()) if n}
+
+    def rows_dropped(self) -> dict[str, dict[str, int]]:
+        return {
+            layout: {reason: round(n / self._n * self._slots) for reason, n in dropped.items()}
+            for layout, dropped in self._sample.dropped.items()
+            if layout != "speech" and dropped
+        }
+
+    # -- what it takes
+
+    def spent(self) -> dict[str, Spent]:
+        """On all stages, by stage."""
+        sample, reading, planned = self._sample, self._reading, self._planned
+        chunks = max(1, math.ceil(reading.expected / CHUNK))
+        found = {
+            "sources": reading.spent.times(reading.expected / max(1, reading.rows)),
+            "scripts": planned.spent.times(self._slots / max(1, planned.slots)).plus(
+                planned.chunk.times(chunks * self._shards)
+            ),
+        }
+        for stage, (whole, one) in sample.spent.items():
+            found[self._named(stage)] = self._scaled(whole, one)
+        found["dataset"] = sample.assembly.times(self._shards / sample.files)
+        return found
+
+    def _named(self, stage: str) -> str:
+        return stage if stage != "speech" else next(s for s in self._setting.stages if s.startswith("speech"))
+
+    def _scaled(self, whole: Spent, one: Spent) -> Spent:
+        """`whole` = files * fixed + n * each, `one` = fixed + each."""
+        sample = self._sample
+        nominal = sum(m.planned.seconds for m in sample.made)
+        rest = whole.minus(one.times(sample.files)).times(1 / max(1, self._n - sample.files))
+        each, fixed = (rest, one.minus(rest)) if self._n > sample.files else (whole.times(1 / self._n), Spent())
+        per_second = each.times(self._n / nominal) if nominal else Spent()
+        return fixed.times(self._shards).plus(per_second.times(self._nominal.value))
+
+    def gpu(self) -> tuple[GpuStage, ...]:
+        config = self._config
+        found = []
+        if self._setting.stand_in:
+            found.append(self._gpu_stage("speech", self.speech, SPEECH_RATE))
+        if config.has_sound and config.codec.name != "mel":
+            # Both channels, and the assistant's of the negative again: these codecs hear everything at once.
+            found.append(self._gpu_stage("codes", self.seconds.times(3), None))
+        if config.has_sound and config.quality.check and config.quality.asr is not None:
+            found.append(self._gpu_stage("asr", self.speech, None))
+        return tuple(found)
+
+    def _gpu_stage(self, stage: str, seconds: Estimate, usual: tuple[float, float] | None) -> GpuStage:
+        rate = self._setting.rates.get(stage, usual)
+        hours = seconds.times(1 / 3600)
+        return GpuStage(stage, hours, rate, None if rate is None else (hours.value / rate[1], hours.value / rate[0]))
+
+    def wall(self, spent: Mapping[str, Spent], gpu: Sequence[GpuStage]) -> Wall:
+        sample, setting = self._sample, self._setting
+        started = max(sample.start.wall, spent["sources"].wall + sample.prepared.wall)
+        fixed = (sample.imports.wall + started + spent["dataset"].wall) / 3600
+        shard_stages = sum(s.wall for stage, s in spent.items() if stage not in ("sources", "dataset"))
+        slots = sum(setting.shards)
+        # More processes than cores take turns.
+        slower = max(1.0, min(setting.workers, len(setting.shards)) / setting.cores)
+        jobs = [shard_stages * n / slots * slower for n in setting.shards]
+        workers = makespan(jobs, setting.workers) / 3600
+        known = [g.hours for g in gpu if g.hours is not None]
+        slowest = (max(h[0] for h in known), max(h[1] for h in known)) if known else (0.0, 0.0)
+        gpus = (slowest[0] / max(1, setting.gpus), slowest[1] / max(1, setting.gpus)) if gpu else None
+        total = None
+        if len(known) == len(gpu):
+            low, high = (fixed + setting.writer_hours + max(workers, g) for g in gpus or (0.0, 0.0))
+            total = (low, high)
+        return Wall(fixed, workers, gpus if known else None, setting.writer_hours, total)
+
+    # -- what it weighs beside the dataset
+
+    def work_bytes(self, made: Estimate) -> dict[str, float]:
+        sample, config = self._sample, self._config
+        found = {
+            "sources": sample.dialogue * self._reading.expected,
+            "scripts": sample.scripts * made.value,
+            "negatives": sample.negatives * made.value,
+            "markers": sample.markers * len(self._setting.shards),
+        }
+        if self._setting.stand_in and config.cache.folder != "off":
+            held = self.speech.value / 3600 * CACHE_BYTES_PER_HOUR
+            found["speech cache"] = min(float(config.cache.max_bytes), held)
+        return found
+
+    def remarks(self) -> tuple[str, ...]:
+        config, reading, setting = self._config, self._reading, self._setting
+        found = []
+        if not reading.whole:
+            found.append(
+                f"sources: told from their first {reading.rows:,} rows; the build reads {reading.expected:,}, taken to "
+                "be like them"
+            )
+        if reading.filled < 1:
+            found.append(
+                f"{1 - reading.filled:.0%} of the conversations are in shards without a dialogue: the sources are too "
+                "small for so many shards (set shards.conversations higher, or name more sources)"
+            )
+        if setting.stand_in:
+            found.append(
+                f"{config.speech.backend}: lengths at a nominal speaking rate; bytes and CPU as {setting.speaks} speaks "
+                "the sample; every utterance taken once"
+            )
+        if config.codec.name != "mel" and config.has_sound:
+            found.append(f"codec {config.codec.name}: bytes of tokens by their bits, told from the embedded codec's")
+        if config.writer.model is not None:
+            found.append("texts of the language model are taken to be as long as those of templates and rules")
+        if config.quality.on_failure == "drop" and config.quality.check and setting.stand_in:
+            found.append("utterances that fail the quality checks are not foreseen")
+        if setting.busy:
+            found.append("this machine was busy: CPU hours and times are those of a busy machine")
+        return tuple(found)
+
+
+def _tasks(config: Config, setting: Setting, conversation_bytes: float) -> Tasks:
+    n, stages = len(setting.shards), len(setting.stages)
+    runs = n * stages + 2  # ingest and assemble
+    largest = runs
+    if config.engine.kind == "pool":
+        parts = min(config.engine.parts, n)
+        runs += parts
+        largest = max(parts + 2, -(-n // parts) * stages)
+    wanted = None
+    if largest > MOST_TASKS:
+        # One more than fits, because each split ends in a shard of its own.
+        wanted = _rounded_up(config.conversations / ((MOST_TASKS - 2) // stages - 1))
+    return Tasks(
+        runs=runs,
+        largest=largest,
+        database_bytes=runs * TASK_BYTES,
+        shard_conversations=wanted,
+        file_bytes=None if wanted is None else round(conversation_bytes / config.conversations * wanted),
+        parts=None if wanted is None else -(-n * stages // MOST_TASKS),
+    )
+
+
+def _rounded_up(value: float) -> int:
+    """To two digits."""
+    step = 10 ** max(0, math.floor(math.log10(max(1.0, value))) - 1)
+    return math.ceil(value / step) * step
