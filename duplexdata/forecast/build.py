@@ -163,8 +163,9 @@ def forecast_build(
         planned, sample: of the build that `config` describes, or of one that is alike.
     """
     whole = _Whole(config, reading, planned, sample, setting)
-    rows = {name: whole.count([m.rows[name] for m in sample.made]) for name in sample.sizes}
-    size = {name: whole.size(name) for name in sample.sizes}
+    configs = sorted({name for m in sample.made for name in m.rows})
+    rows = {name: whole.count([m.rows[name] for m in sample.made]) for name in configs}
+    size = {name: whole.size(name) for name in configs}
     cpu = whole.spent()
     gpu = whole.gpu()
     made = rows["conversations"]
@@ -202,6 +203,7 @@ class _Whole:
         self._sample, self._setting = sample, setting
         self._slots = config.conversations * reading.filled
         self._shards = round(len(setting.shards) * reading.filled)
+        self._population = max(planned.slots, round(self._slots))
         self._nominal = self.planned_total(lambda d: d.seconds)
         self._n = max(1, len(sample.made))
         self._paces = [m.seconds if setting.stand_in else m.planned.seconds for m in sample.made]
@@ -221,14 +223,24 @@ class _Whole:
         clusters = [Cluster(s.slots, sum(value(d) for d in s.drawn)) for s in shards]
         values = [value(d) for s in shards for d in s.drawn]
         values += [0.0] * (self._planned.slots - len(values))
-        population = max(self._planned.slots, round(self._slots))
-        return per_slot(clusters, population, values).times(self._slots)
+        return per_slot(clusters, self._population, values).times(self._slots)
 
     def count(self, made: Sequence[int]) -> Estimate:
         share = ratio([float(n) for n in made], [1.0] * len(made), self._slots)
         return self.planned_total(lambda d: 1.0).by(share)
 
     def size(self, name: str) -> Estimate:
+        """Bytes of a config."""
+        if name in self._sample.sizes:
+            return self._with_tokens(name)
+        clusters = [Cluster(s.slots, s.sizes[name]) for s in self._planned.shards]
+        texts = per_slot(clusters, self._population).times(self._slots).by(self.surviving)
+        if name != "conversations":
+            return texts
+        sound = ratio([m.weights[name] for m in self._sample.made], self._paces, self._slots)
+        return texts.plus(self._nominal.by(sound))
+
+    def _with_tokens(self, name: str) -> Estimate:
         sizes, made = self._sample.sizes[name], self._sample.made
         weight = sum(m.weights[name] for m in made)
         rows = sum(m.rows[name] for m in made)
@@ -242,7 +254,7 @@ class _Whole:
     def _codec_factor(self, name: str) -> float:
         """Tokens of the configured codec against those of the one that the sample was made with."""
         codec = self._config.codec
-        if codec.name not in CODECS or name not in ("codes", "sft", "dpo"):
+        if codec.name not in CODECS:
             return 1.0
         bits, codebooks = CODECS[codec.name]
         kept = (codec.n_codebooks or codebooks) if name == "codes" else 1
@@ -361,11 +373,14 @@ class _Whole:
             )
         if setting.stand_in:
             found.append(
-                f"{config.speech.backend}: lengths at a nominal speaking rate; bytes and CPU as {setting.speaks} speaks "
-                "the sample; every utterance taken once"
+                f"{config.speech.backend}: lengths at a nominal speaking rate; bytes and CPU as {setting.speaks} "
+                "speaks the sample; every utterance taken once"
             )
         if config.codec.name != "mel" and config.has_sound:
-            found.append(f"codec {config.codec.name}: bytes of tokens by their bits, told from the embedded codec's")
+            found.append(
+                f"codec {config.codec.name}: bytes of tokens by their bits, told from the embedded codec's; the CPU "
+                "that feeds a GPU is not foreseen"
+            )
         if config.writer.model is not None:
             found.append("texts of the language model are taken to be as long as those of templates and rules")
         if config.quality.on_failure == "drop" and config.quality.check and setting.stand_in:

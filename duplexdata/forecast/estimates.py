@@ -96,18 +96,17 @@ class FileSizes:
     per_row: float
 
 
-def file_sizes(parts: Sequence[tuple[int, int, int]], joined: int | None) -> FileSizes:
+def file_sizes(parts: Sequence[tuple[int, int, int]], joined: int) -> FileSizes:
     """Tell what a group of rows costs from what its rows cost.
 
     Args:
         parts: (rows, groups, bytes) of each file of a sample.
-        joined: bytes of one group with the rows of all; None: nothing was joined, since it is not worth while (sound:
-            a group weighs nothing beside it).
+        joined: bytes of one group with the rows of all.
     """
     rows, groups, size = (sum(part[i] for part in parts) for i in range(3))
     if not rows:
         return FileSizes(0.0, 0.0)
-    if joined is None or groups < 2:
+    if groups < 2:
         return FileSizes(0.0, size / rows)
     group = max(0.0, (size - joined) / (groups - 1))
     return FileSizes(group, max(0.0, size - groups * group) / rows)

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from duplexdata.config import Config, SpeechConfig
-from duplexdata.dialogue import Script
-from duplexdata.errors import ScriptError
+from duplexdata.build import prepare
+from duplexdata.config import TEXT_LAYOUTS, Config, SpeechConfig
 from duplexdata.forecast.clock import Clock
 from duplexdata.forecast.corpus import Corpus, read_part
 from duplexdata.forecast.values import Drawn, Planned, PlannedShard, Spent
 from duplexdata.forecast.writer import Measured, WriterForecast, forecast_writer
-from duplexdata.speech.nominal import NominalSynthesizer
 from duplexdata.stages.ingest import read_pool
-from duplexdata.stages.plan import Plan
-from duplexdata.stages.scripts import plan_scripts
-from duplexdata.stages.speak import Cast, perform
+from duplexdata.stages.layouts import layout_path, write_layouts
+from duplexdata.stages.plan import Plan, make_plan
+from duplexdata.stages.scripts import Scripted, keep_scripts, plan_scripts
+from duplexdata.stages.speak import conversations_path, speaking
 from duplexdata.stages.work import Shard, shards_of
 from duplexdata.stages.writing import Scribe, exchanges_drawn
 from duplexdata.storage import Store
@@ -29,10 +28,11 @@ from duplexdata.writer.reply_models import Exchange, FollowUp
 from duplexdata.writer.types import Failed, Task, Usage, Written
 
 Report = Callable[[int], None]
-PLANNED = 4096
+PLANNED = 5120
 """Conversations planned for a forecast: two or three milliseconds each."""
-_FEWEST, _MOST = 32, 256
-"""Slots planned of a shard: its first ones, enough to have met what its pool runs short of."""
+_MOST = 2048
+"""Slots planned of a shard. Whole shards are planned if they are no larger: their texts repeat themselves the more
+often the fewer dialogues they have, and compress the better."""
 _FOLLOW_UP = ("And what about the other case, then?", "That depends. " + "It is often so in practice. " * 5)
 _FOLLOW_UP_ZH = ("那另外一种情况呢？", "这要看情况。" + "实际上常常是这样的。" * 4)
 """As long as follow-ups are: about 2 and 9 seconds. [ours]"""
@@ -73,52 +73,63 @@ def plan_sample(corpus: Corpus, most: int, report: Report = lambda n: None) -> P
     """Plan conversations of shards from all over the build until there are `most`."""
     plan = corpus.plan
     writer = MeasuringWriter(plan.config)
+    silent = _silent(corpus)
     dropped: Counter[str] = Counter()
     shards: list[PlannedShard] = []
     spent = Spent()
     # Shards without a dialogue are known to make nothing.
-    filled = [(s, pool) for s, pool in zip(corpus.shards, corpus.pools, strict=True) if pool]
-    for shard, pool in _spread(filled):
+    filled = [s for s, pool in zip(corpus.shards, corpus.pools, strict=True) if pool]
+    for shard in _spread(filled):
         if sum(s.slots for s in shards) >= most:
             break
-        part = replace(shard, slots=min(shard.slots, max(_FEWEST, min(_MOST, 4 * pool))))
+        part = replace(shard, slots=min(shard.slots, _MOST))
         clock = Clock()
         scribe = None if plan.config.writer.model is None else Scribe(writer, plan.config)
         found = plan_scripts(plan, part, scribe)
         spent = spent.plus(clock.spent())
         dropped.update(next(c.dropped for c in found.counts if c.stage == "scripts"))
-        shards.append(PlannedShard(part.slots, tuple(_nominally(found.scripts, plan))))
+        shards.append(_nominally(silent, part, found))
         report(part.slots)
     clock = Clock()
-    read_pool(plan, replace(filled[0][0], low=0.5, high=0.5))
+    read_pool(plan, replace(filled[0], low=0.5, high=0.5))
     chunk = clock.spent()
     return Planned(tuple(shards), dropped, writer.measured, spent.minus(chunk.times(len(shards))), chunk)
 
 
-def _nominally(scripts: Iterable[Script], plan: Plan) -> Iterator[Drawn]:
-    """Each script with its lengths at a nominal speaking rate."""
-    scripts = list(scripts)
-    config = plan.config
-    silent = replace(
-        config,
-        speech=SpeechConfig(backend="nominal"),
-        layout=replace(config.layout, emit=("tdm",), tdm_slicing="words"),
+def _silent(corpus: Corpus) -> Plan:
+    """The same build without sound: texts and nominal times."""
+    plan = corpus.plan
+    emit = tuple(name for name in plan.config.layout.emit if name in TEXT_LAYOUTS)
+    config = replace(plan.config, speech=SpeechConfig(backend="nominal"), layout=replace(plan.config.layout, emit=emit))
+    silent = replace(make_plan(config, plan.store), ingest=plan.ingest)
+    prepare(silent)
+    return silent
+
+
+def _nominally(silent: Plan, shard: Shard, found: Scripted) -> PlannedShard:
+    """A shard's conversations at a nominal speaking rate, and what its texts weigh."""
+    keep_scripts(silent, shard, found)
+    made = {}
+    for rendered in speaking(silent, shard):
+        c = rendered.conversation
+        speech_sec = sum(nominal_seconds(u.text, c.language) for u in c.utterances)
+        made[c.id] = to_seconds(c.n_samples), speech_sec, len(c.utterances)
+    files = {"conversations": conversations_path(silent, shard)}
+    if silent.config.layout.emit:
+        write_layouts(silent, shard)
+        files |= {name: layout_path(silent, shard, name) for name in silent.config.layout.emit}
+    return PlannedShard(
+        shard.slots,
+        tuple(Drawn(script, *made.get(script.id, (0.0, 0.0, 0))) for script in found.scripts),
+        {name: path.stat().st_size for name, path in files.items()},
     )
-    cast = Cast({v.id: v.voice for v in plan.bank}, lambda language: ())
-    for script, result in zip(scripts, perform(scripts, NominalSynthesizer(), cast, silent), strict=True):
-        if isinstance(result, ScriptError):
-            yield Drawn(script, 0.0, 0.0, 0)
-            continue
-        made = result[0].conversation
-        speech_sec = sum(nominal_seconds(u.text, made.language) for u in made.utterances)
-        yield Drawn(script, to_seconds(made.n_samples), speech_sec, len(made.utterances))
 
 
-def _spread(shards: list[tuple[Shard, int]]) -> list[tuple[Shard, int]]:
+def _spread(shards: list[Shard]) -> list[Shard]:
     """The largest first, and among equals some from everywhere: small ones have small pools."""
-    step = max(1, len(shards) // 16)
+    step = max(1, len(shards) // 8)
     order = [shard for first in range(step) for shard in shards[first::step]]
-    return sorted(order, key=lambda s: -s[0].slots)
+    return sorted(order, key=lambda s: -s.slots)
 
 
 def as_counted(config: Config) -> Config:

@@ -31,9 +31,11 @@ from duplexdata.stages.plan import Plan
 from duplexdata.stages.scripts import Scripted, keep_scripts, scripts_marker_path, scripts_path
 from duplexdata.stages.speak import conversations_path, speak
 from duplexdata.stages.work import Shard, read_marker
-from duplexdata.storage import LocalFolder
+from duplexdata.storage import LocalFolder, Store
 
 SPOKEN = 192
+WITH_TOKENS = frozenset({"codes", "sft", "dpo"})
+"""Configs that hold speech tokens; the others can be told without sound."""
 LOCAL = frozenset({"espeak", "nominal", "tone"})
 """Backends that a sample is really spoken with; others are servers or GPUs."""
 
@@ -92,7 +94,8 @@ def speak_sample(
         most: conversations made.
         workers: processes that work on it at the same time, as far as it goes round.
     """
-    plan = corpus.plan
+    # In a folder of its own: its shards have the names of others.
+    plan = replace(corpus.plan, store=Store(corpus.plan.work.parent / "sample-work"))
     drawn = planned.drawn
     if not drawn:
         return None
@@ -208,23 +211,19 @@ def _paths(plan: Plan, shard: Shard) -> dict[str, Path]:
 
 def _made(plan: Plan, shard: Shard, part: Sequence[Drawn]) -> list[Made]:
     tables = {config: pq.read_table(path) for config, path in _paths(plan, shard).items()}
-    seconds = dict(
-        zip(_column(tables["conversations"], "id"), _column(tables["conversations"], "duration"), strict=True)
-    )
     weights = {config: _weights(table) for config, table in tables.items()}
+    ids, durations, audio = (tables["conversations"].column(n).to_pylist() for n in ("id", "duration", "audio"))
+    seconds: dict[str, float] = dict(zip(ids, durations, strict=True))
+    weights["conversations"] = {i: float(len(a["bytes"])) if a else 0.0 for i, a in zip(ids, audio, strict=True)}
     return [
         Made(
             planned=d,
-            seconds=float(seconds.get(d.script.id, 0.0)),
+            seconds=seconds.get(d.script.id, 0.0),
             rows={config: int(d.script.id in found) for config, found in weights.items()},
             weights={config: found.get(d.script.id, 0.0) for config, found in weights.items()},
         )
         for d in part
     ]
-
-
-def _column(table: pa.Table, name: str) -> list[object]:
-    return list(table.column(name).to_pylist())
 
 
 def _weights(table: pa.Table) -> dict[str, float]:
@@ -235,12 +234,11 @@ def _weights(table: pa.Table) -> dict[str, float]:
 def _sizes(plan: Plan, shards: Sequence[Shard]) -> dict[str, FileSizes]:
     paths = [_paths(plan, shard) for shard in shards]
     found = {}
-    for config in paths[0]:
+    for config in WITH_TOKENS & set(paths[0]):
         files = [p[config] for p in paths]
         facts = [pq.read_metadata(f) for f in files]
         parts = [(m.num_rows, m.num_row_groups, f.stat().st_size) for m, f in zip(facts, files, strict=True)]
-        joined = None if config == "conversations" and plan.config.has_sound else _joined(files, config)
-        found[config] = file_sizes(parts, joined)
+        found[config] = file_sizes(parts, _joined(files, config))
     return found
 
 

@@ -71,10 +71,15 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """The first `slots` conversations of a shard."""
+    """The first `slots` conversations of a shard.
+
+    Attributes:
+        sizes: bytes of its files without sound: `conversations`, and the layouts that need none.
+    """
 
     slots: int
     drawn: tuple[Drawn, ...]
+    sizes: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,8 @@ class Made:
     Attributes:
         seconds: of the conversation.
         rows: by config, 0 or 1 each.
-        weights: of its row in each config: bytes in memory, for how much rows differ.
+        weights: of its row in each config: bytes in memory, for how much rows differ; of `conversations` those of
+            its sound.
     """
 
     planned: Drawn
@@ -124,7 +130,7 @@ class Sample:
     Attributes:
         dropped: of each stage or layout, by reason.
         files: of each config.
-        sizes: of the dataset's files, by config.
+        sizes: of the files that hold speech tokens, by config.
         scripts, negatives: bytes of a conversation's in the work folder.
         markers: bytes of a shard's.
         dialogue: bytes of a row of the sources in the work folder.
