@@ -164,7 +164,7 @@ def forecast_build(
     """
     whole = _Whole(config, reading, planned, sample, setting)
     configs = sorted({name for m in sample.made for name in m.rows})
-    rows = {name: whole.count([m.rows[name] for m in sample.made]) for name in configs}
+    rows = {name: whole.count(name) for name in configs}
     size = {name: whole.size(name) for name in configs}
     cpu = whole.spent()
     gpu = whole.gpu()
@@ -201,21 +201,27 @@ class _Whole:
     def __init__(self, config: Config, reading: Reading, planned: Planned, sample: Sample, setting: Setting) -> None:
         self._config, self._reading, self._planned = config, reading, planned
         self._sample, self._setting = sample, setting
+        # What a stand-in could not say well enough tells nothing of the backend that it stands in for.
+        self._made = [m for m in sample.made if m.seconds > 0 or not setting.stand_in]
+        self._parts = [m.part for m in self._made]
         self._slots = config.conversations * reading.filled
         self._shards = round(len(setting.shards) * reading.filled)
         self._population = max(planned.slots, round(self._slots))
         self._nominal = self.planned_total(lambda d: d.seconds)
         self._n = max(1, len(sample.made))
-        self._paces = [m.seconds if setting.stand_in else m.planned.seconds for m in sample.made]
+        self._lengths = [m.seconds if setting.stand_in else m.planned.seconds for m in self._made]
         # A server's voice is not the stand-in's: the nominal rate is as good a guess as any.
-        self._pace = (
-            Estimate(1.0)
-            if setting.stand_in
-            else ratio([m.seconds for m in sample.made], [m.planned.seconds for m in sample.made], self._slots)
-        )
+        paced = self._ratio([m.seconds for m in self._made], [m.planned.seconds for m in self._made])
+        self._pace = Estimate(1.0) if setting.stand_in else paced
         self.seconds = self._nominal.by(self._pace)
         self.speech = self.planned_total(lambda d: d.speech_sec).by(self._pace)
-        self.surviving = ratio([float(m.seconds > 0) for m in sample.made], [1.0] * len(sample.made), self._slots)
+        self.surviving = self._share([int(m.seconds > 0) for m in self._made])
+
+    def _ratio(self, made: Sequence[float], planned: Sequence[float]) -> Estimate:
+        return ratio(made, planned, self._slots, self._parts)
+
+    def _share(self, made: Sequence[int]) -> Estimate:
+        return self._ratio([float(n) for n in made], [1.0] * len(made))
 
     def planned_total(self, value: Callable[[Drawn], float]) -> Estimate:
         """Of all conversations as planned, at the nominal speaking rate."""
@@ -225,9 +231,9 @@ class _Whole:
         values += [0.0] * (self._planned.slots - len(values))
         return per_slot(clusters, self._population, values).times(self._slots)
 
-    def count(self, made: Sequence[int]) -> Estimate:
-        share = ratio([float(n) for n in made], [1.0] * len(made), self._slots)
-        return self.planned_total(lambda d: 1.0).by(share)
+    def count(self, name: str) -> Estimate:
+        """Rows of a config."""
+        return self.planned_total(lambda d: 1.0).by(self._share([m.rows[name] for m in self._made]))
 
     def size(self, name: str) -> Estimate:
         """Bytes of a config."""
@@ -237,18 +243,19 @@ class _Whole:
         texts = per_slot(clusters, self._population).times(self._slots).by(self.surviving)
         if name != "conversations":
             return texts
-        sound = ratio([m.weights[name] for m in self._sample.made], self._paces, self._slots)
+        sound = self._ratio([m.weights[name] for m in self._made], self._lengths)
         return texts.plus(self._nominal.by(sound))
 
     def _with_tokens(self, name: str) -> Estimate:
-        sizes, made = self._sample.sizes[name], self._sample.made
+        sizes, made = self._sample.sizes[name], self._made
         weight = sum(m.weights[name] for m in made)
         rows = sum(m.rows[name] for m in made)
         scale = sizes.per_row * rows / weight if weight else 0.0
-        held = self._nominal.by(ratio([m.weights[name] * scale for m in made], self._paces, self._slots))
+        held = self._nominal.by(self._ratio([m.weights[name] * scale for m in made], self._lengths))
         every = self._config.shards.row_group_rows
         filled = self._shards / max(1, len(self._setting.shards))
-        groups = filled * sum(max(1, -(-n // every)) for n in self._setting.shards)
+        # Groups that are smaller than the sample's files are in these already.
+        groups = filled * sum(-(-n // every) if every >= sizes.rows else 1 for n in self._setting.shards)
         return held.times(self._codec_factor(name)).plus(Estimate(groups * sizes.per_group))
 
     def _codec_factor(self, name: str) -> float:
@@ -267,7 +274,8 @@ class _Whole:
         found = {reason: round(n / slots * self._slots) for reason, n in self._planned.dropped.items()}
         if empty := round(self._config.conversations - self._slots):
             found["no_dialogue"] = found.get("no_dialogue", 0) + empty
-        for reason, n in self._sample.dropped.get("speech", {}).items():
+        lost = {} if self._setting.stand_in else self._sample.dropped.get("speech", {})
+        for reason, n in lost.items():
             found[reason] = found.get(reason, 0) + round(n / self._n * self._slots)
         return {reason: n for reason, n in sorted(found.items()) if n}
 
@@ -328,7 +336,10 @@ class _Whole:
         sample, setting = self._sample, self._setting
         started = max(sample.start.wall, spent["sources"].wall + sample.prepared.wall)
         fixed = (sample.imports.wall + started + spent["dataset"].wall) / 3600
-        shard_stages = sum(s.wall for stage, s in spent.items() if stage not in ("sources", "dataset"))
+        # On a busy machine the clock says little; CPU seconds are what workers take if they are alone.
+        shard_stages = sum(
+            s.cpu if setting.busy else s.wall for stage, s in spent.items() if stage not in ("sources", "dataset")
+        )
         slots = sum(setting.shards)
         # More processes than cores take turns.
         slower = max(1.0, min(setting.workers, len(setting.shards)) / setting.cores)
@@ -386,7 +397,7 @@ class _Whole:
         if config.quality.on_failure == "drop" and config.quality.check and setting.stand_in:
             found.append("utterances that fail the quality checks are not foreseen")
         if setting.busy:
-            found.append("this machine was busy: CPU hours and times are those of a busy machine")
+            found.append("this machine was busy: the time of workers is told from CPU hours")
         return tuple(found)
 
 

@@ -71,12 +71,14 @@ def per_slot(clusters: Sequence[Cluster], population: int, values: Sequence[floa
     return Estimate(mean, math.sqrt(left * squares) / slots)
 
 
-def ratio(made: Sequence[float], planned: Sequence[float], population: float) -> Estimate:
+def ratio(made: Sequence[float], planned: Sequence[float], population: float, parts: Sequence[int] = ()) -> Estimate:
     """What is made for each unit that is planned.
 
     Args:
         made, planned: of each conversation of the sample, in the same order.
         population: conversations that the sample was drawn from.
+        parts: which shard each is from, since those of a shard are alike; none: they were drawn one by one. The error
+            is the larger of the two that follow from either.
     """
     whole = sum(planned)
     if not whole:
@@ -84,32 +86,43 @@ def ratio(made: Sequence[float], planned: Sequence[float], population: float) ->
     found, n = sum(made) / whole, len(made)
     if n < 2:
         return Estimate(found, abs(found))
-    squares = sum((y - found * x) ** 2 for y, x in zip(made, planned, strict=True)) * n / (n - 1)
+    left = [y - found * x for y, x in zip(made, planned, strict=True)]
+    squares = sum(r * r for r in left) * n / (n - 1)
+    together: dict[int, float] = {}
+    for part, r in zip(parts, left, strict=bool(parts)):
+        together[part] = together.get(part, 0.0) + r
+    if (k := len(together)) > 1:
+        squares = max(squares, sum(r * r for r in together.values()) * k / (k - 1))
     return Estimate(found, math.sqrt(max(0.0, 1 - n / population) * squares) / whole)
 
 
 @dataclass(frozen=True, slots=True)
 class FileSizes:
-    """Bytes of a config's files: what each group of rows takes whatever it holds, and what each row adds."""
+    """Bytes of a config's files, of a group of rows: what it takes beside its rows, and what each row adds.
+
+    Attributes:
+        rows: of the groups that this was told from. Larger ones are foreseen as well.
+    """
 
     per_group: float
     per_row: float
+    rows: float
 
 
-def file_sizes(parts: Sequence[tuple[int, int, int]], joined: int) -> FileSizes:
-    """Tell what a group of rows costs from what its rows cost.
+def file_sizes(wholes: Sequence[tuple[int, int]], halves: Sequence[tuple[int, int]]) -> FileSizes:
+    """Tell how a file grows: by as much for each row as between its first half and the whole of it.
+
+    The first rows cost more than later ones: of a dictionary's values, and of texts that come again.
 
     Args:
-        parts: (rows, groups, bytes) of each file of a sample.
-        joined: bytes of one group with the rows of all.
+        wholes, halves: (rows, bytes) of each file of a sample, and of one with the first half of its rows.
     """
-    rows, groups, size = (sum(part[i] for part in parts) for i in range(3))
+    rows, size = (sum(part[i] for part in wholes) for i in (0, 1))
     if not rows:
-        return FileSizes(0.0, 0.0)
-    if groups < 2:
-        return FileSizes(0.0, size / rows)
-    group = max(0.0, (size - joined) / (groups - 1))
-    return FileSizes(group, max(0.0, size - groups * group) / rows)
+        return FileSizes(0.0, 0.0, 0.0)
+    more = rows - sum(n for n, _ in halves)
+    per_row = min(size / rows, max(0.0, (size - sum(b for _, b in halves)) / more)) if more else size / rows
+    return FileSizes((size - rows * per_row) / len(wholes), per_row, rows / len(wholes))
 
 
 def makespan(jobs: Sequence[float], workers: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -96,12 +98,9 @@ def speak_sample(
     """
     # In a folder of its own: its shards have the names of others.
     plan = replace(corpus.plan, store=Store(corpus.plan.work.parent / "sample-work"))
-    drawn = planned.drawn
-    if not drawn:
+    if not planned.drawn:
         return None
-    rng = rng_for(plan.config.seed, "forecast", "spoken")
-    chosen = [drawn[int(i)] for i in sorted(rng.choice(len(drawn), min(most, len(drawn)), replace=False))]
-    parts = _parts(chosen, max(s.slots for s in corpus.shards), workers)
+    parts = _parts(planned, most, workers, rng_for(plan.config.seed, "forecast", "spoken"))
     clock = Clock()
     prepare(plan)
     prepared = clock.spent()
@@ -112,9 +111,9 @@ def speak_sample(
     assemble(plan, shards, gather(corpus.marker, done), out)
     assembly = clock.spent()
     _, tokenizer = tokenizer_at_hand(plan)
-    n = len(chosen)
+    n = sum(map(len, parts))
     return Sample(
-        made=tuple(m for shard, part in zip(shards, parts, strict=True) for m in _made(plan, shard, part)),
+        made=tuple(m for i, part in enumerate(parts) for m in _made(plan, shards[i], i, part)),
         dropped=_dropped(done),
         files=len(parts),
         sizes=_sizes(plan, shards),
@@ -131,15 +130,20 @@ def speak_sample(
     )
 
 
-def _parts(chosen: list[Drawn], slots: int, workers: int) -> list[list[Drawn]]:
-    """As large as the build's shards where they are small; else one for each process, and two at least, so that what
-    a file costs can be told from what its rows cost."""
-    n = max(-(-len(chosen) // slots), min(workers, len(chosen) // _LEAST), min(2, len(chosen)), 1)
-    return [chosen[i * len(chosen) // n : (i + 1) * len(chosen) // n] for i in range(n)]
+_PARTS = 4
+"""Files of a sample at least, each from another shard."""
 
 
-_LEAST = 32
-"""Conversations of a part at least, unless the build's own shards are smaller."""
+def _parts(planned: Planned, most: int, workers: int, rng: np.random.Generator) -> list[list[Drawn]]:
+    """Conversations to be made, some of each of several shards, drawn at random. Files of small shards are whole."""
+    shards = [s.drawn for s in planned.shards if s.drawn]
+    whole = max(map(len, shards))
+    n = min(len(shards), max(-(-most // whole), workers, _PARTS))
+    found = []
+    for i in sorted(map(int, rng.choice(len(shards), n, replace=False))):
+        take = min(len(shards[i]), -(-most // n))
+        found.append([shards[i][int(k)] for k in sorted(rng.choice(len(shards[i]), take, replace=False))])
+    return found
 
 
 def _shard(i: int, of: int, part: Sequence[Drawn]) -> Shard:
@@ -209,7 +213,7 @@ def _paths(plan: Plan, shard: Shard) -> dict[str, Path]:
     return {"conversations": conversations_path(plan, shard), **sound, **layouts}
 
 
-def _made(plan: Plan, shard: Shard, part: Sequence[Drawn]) -> list[Made]:
+def _made(plan: Plan, shard: Shard, number: int, part: Sequence[Drawn]) -> list[Made]:
     tables = {config: pq.read_table(path) for config, path in _paths(plan, shard).items()}
     weights = {config: _weights(table) for config, table in tables.items()}
     ids, durations, audio = (tables["conversations"].column(n).to_pylist() for n in ("id", "duration", "audio"))
@@ -217,6 +221,7 @@ def _made(plan: Plan, shard: Shard, part: Sequence[Drawn]) -> list[Made]:
     weights["conversations"] = {i: float(len(a["bytes"])) if a else 0.0 for i, a in zip(ids, audio, strict=True)}
     return [
         Made(
+            part=number,
             planned=d,
             seconds=seconds.get(d.script.id, 0.0),
             rows={config: int(d.script.id in found) for config, found in weights.items()},
@@ -236,21 +241,21 @@ def _sizes(plan: Plan, shards: Sequence[Shard]) -> dict[str, FileSizes]:
     found = {}
     for config in WITH_TOKENS & set(paths[0]):
         files = [p[config] for p in paths]
-        facts = [pq.read_metadata(f) for f in files]
-        parts = [(m.num_rows, m.num_row_groups, f.stat().st_size) for m, f in zip(facts, files, strict=True)]
-        found[config] = file_sizes(parts, _joined(files, config))
+        wholes = [(pq.read_metadata(f).num_rows, f.stat().st_size) for f in files]
+        found[config] = file_sizes(wholes, [_half(plan, f, config) for f in files])
     return found
 
 
-def _joined(files: Sequence[Path], config: str) -> int:
-    """Bytes of one file, of one group, with the rows of all."""
-    tables = [pq.read_table(f) for f in files]
-    rows = sum(t.num_rows for t in tables)
-    with ShardWriter(files[0].with_name("joined.parquet"), config, row_group_rows=rows + 1) as writer:
-        for table in tables:
-            writer.write({name: table.column(name).combine_chunks() for name in table.column_names})
+def _half(plan: Plan, file: Path, config: str) -> tuple[int, int]:
+    """Rows and bytes of a file with the first half of the rows."""
+    table = pq.read_table(file)
+    table = table.slice(0, table.num_rows // 2)
+    noted = json.loads((table.schema.metadata or {}).get(b"duplexdata", "{}"))
+    every = plan.config.shards.row_group_rows
+    with ShardWriter(file.with_name("half.parquet"), config, row_group_rows=every, facts=noted) as writer:
+        writer.write({name: table.column(name).combine_chunks() for name in table.column_names})
         facts = writer.close()
-    return facts.bytes
+    return facts.rows, facts.bytes
 
 
 def _marker_bytes(plan: Plan, shards: Sequence[Shard]) -> int:

@@ -112,12 +112,14 @@ class Made:
     """One planned conversation after the stages. What it did not become is 0.
 
     Attributes:
+        part: of the sample; the conversations of a part are from one shard.
         seconds: of the conversation.
         rows: by config, 0 or 1 each.
         weights: of its row in each config: bytes in memory, for how much rows differ; of `conversations` those of
             its sound.
     """
 
+    part: int
     planned: Drawn
     seconds: float
     rows: Mapping[str, int]
