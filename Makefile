@@ -8,7 +8,7 @@ LINKS  := $(wildcard $(PIP_FIND_LINKS))
 # The tested versions are those of Python 3.11; other Pythons resolve within the ranges of pyproject.toml.
 PINS    = $(shell $(PYTHON) -c 'import sys; print("-c .constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
 
-.PHONY: help run test test-all test-cluster test-cosyvoice check lint types format demo bench wheel clean setup
+.PHONY: help run test test-all test-cluster test-cosyvoice check lint types format demo evidence bench wheel clean setup
 
 help:
 	@echo "make run       set up, build a small dataset, say how to load, verify and hear it"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-cluster  schedulers and workers, killed on purpose"
 	@echo "make test-cosyvoice  CosyVoice's official code behind the bridge: COSYVOICE_CHECKOUT=DIR"
 	@echo "make check     lint and types"
+	@echo "make evidence  train small models on the data, score them, write the tables"
 	@echo "make bench     measure throughput and memory"
 	@echo "make wheel     build a wheel, install it elsewhere and try it"
 
@@ -77,6 +78,10 @@ types: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Trains small models on a dataset and scores them: what the data teaches. An hour on two quiet cores; resumable.
+evidence: setup
+	$(BIN)/python -m duplexdata.evidence --out runs/evidence
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_build

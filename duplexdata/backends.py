@@ -15,6 +15,7 @@ from duplexdata.config import CacheConfig, CodecConfig, Config, SpeechConfig
 from duplexdata.errors import CodecError, ConfigError
 from duplexdata.speech.base import Synthesizer
 from duplexdata.speech.gate import Gated, Tally, Transcriber
+from duplexdata.speech.split import SplitSynthesizer
 
 T = TypeVar("T")
 
@@ -39,12 +40,11 @@ def _tone(config: SpeechConfig) -> Synthesizer:
 
 def _servers(config: SpeechConfig) -> Synthesizer:
     from duplexdata.speech.http.synthesizer import HttpSynthesizer
-    from duplexdata.speech.split import SplitSynthesizer
 
     started = config.backend == "cosyvoice"
     if started and not config.servers:
         raise ConfigError("speech.backend is cosyvoice, whose server only a build starts: see `serve-cosyvoice`")
-    spoken = HttpSynthesizer(
+    return HttpSynthesizer(
         config.servers,
         model=_cosyvoice_model(config) if started else config.model,
         key=_api_key(config),
@@ -56,7 +56,6 @@ def _servers(config: SpeechConfig) -> Synthesizer:
         patience_sec=config.patience_sec,
         register_voices=config.register_voices,
     )
-    return SplitSynthesizer(spoken, config.piece_characters)
 
 
 def _api_key(config: SpeechConfig) -> str | None:
@@ -148,6 +147,8 @@ SPEECH_TOKENIZERS: Mapping[str, Callable[[CodecConfig], SpeechTokenizer]] = {
 }
 
 
+IN_PIECES = frozenset({"speech_http", "cosyvoice"})
+"""Backends that sample long texts badly, or split them themselves."""
 FASTER_THAN_A_CACHE = frozenset({"espeak", "nominal", "tone"})
 """Backends that synthesize in less time than a file takes to read."""
 
@@ -159,8 +160,9 @@ _ASR_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 def make_synthesizer(config: Config, tally: Tally | None = None) -> Synthesizer:
     """What a run speaks with: the backend and all that stands around it.
 
-    From the inside out: the backend; what it said before is kept (`cache`); every take is judged (`quality`), and
-    repeated if it is bad.
+    From the inside out: the backend; what it said before is kept (`cache`); word times are found where it gives none
+    (`align`); every take is judged (`quality`), and repeated if it is bad; what servers speak is asked for in pieces
+    (`speech.piece_characters`), each of which is a take of its own.
 
     Args:
         tally: counts the takes; None: nobody wants to know.
@@ -168,8 +170,10 @@ def make_synthesizer(config: Config, tally: Tally | None = None) -> Synthesizer:
     Raises: ConfigError: the backend is unknown, its extra is not installed, or what is asked of it cannot be had.
     """
     engine = make_backend(config.speech)
-    made = _cached(engine, config.speech.backend, config.cache)
-    return _gated(made, engine, config, tally or Tally()) if config.has_sound and config.quality.check else made
+    made = _aligned(_cached(engine, config.speech.backend, config.cache), config)
+    if config.has_sound and config.quality.check:
+        made = _gated(made, engine, config, tally or Tally())
+    return SplitSynthesizer(made, config.speech.piece_characters) if config.speech.backend in IN_PIECES else made
 
 
 def make_backend(config: SpeechConfig) -> Synthesizer:
@@ -184,6 +188,13 @@ def _cached(made: Synthesizer, backend: str, config: CacheConfig) -> Synthesizer
 
     folder = default_folder() if config.folder == "auto" else Path(config.folder).expanduser()
     return Cached(made, SpeechStore(folder, config.max_bytes))
+
+
+def _aligned(made: Synthesizer, config: Config) -> Synthesizer:
+    from duplexdata.speech.align import Aligned, make_aligner, needs_aligner
+
+    aligner = make_aligner(config.align) if config.has_sound and needs_aligner(config.speech) else None
+    return made if aligner is None else Aligned(made, aligner)
 
 
 def _gated(made: Synthesizer, engine: Synthesizer, config: Config, tally: Tally) -> Synthesizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +27,9 @@ from duplexdata.stages.work import Marker, Shard, read_marker, shards_of
 from duplexdata.stopping import Stop, stoppable
 from duplexdata.storage import RemoteFolder, Store, folder_at
 from duplexdata.writer.redact import read_key
+from duplexdata.writer.usage import read_spending
 
+logger = logging.getLogger(__name__)
 Report = Callable[[str, int], None]
 """Called with a stage's name and the conversations that have passed it."""
 
@@ -39,7 +42,15 @@ class ShardMarkers:
     layouts: Marker
 
 
-def build(config: Config, out: Path | str, *, workers: int, report: Report, keep_work: bool = False) -> bool:
+def build(
+    config: Config,
+    out: Path | str,
+    *,
+    workers: int,
+    report: Report,
+    keep_work: bool = False,
+    tell: Callable[[str], None] = logger.info,
+) -> bool:
     """Build the dataset at `out`, a folder or a URL, or go on with a build that was interrupted.
 
     Returns: False if it was there already and nothing was done.
@@ -62,6 +73,11 @@ def build(config: Config, out: Path | str, *, workers: int, report: Report, keep
         prepare(plan)
         done = pool.run(plan.with_speech(speech), shards, report)
     assemble(plan, shards, gather(read, done), target)
+    if (spent := read_spending(plan.work, config.writer)) is not None:
+        # Not for the dataset, whose bytes do not depend on which replies were known already.
+        usd = "" if spent["usd"] is None else f", {spent['usd']:,.2f} USD"
+        tokens = f"{spent['prompt_tokens']:,} tokens in, {spent['completion_tokens']:,} out"
+        tell(f"spent on the language model by this run: {spent['replies_paid']:,} replies, {tokens}{usd}")
     if not keep_work:
         plan.store.remove_all()
     return True

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from duplexdata.config import fingerprint
 from duplexdata.manifest import dropped_table
 from duplexdata.voices.report import card_section, recording_licences
 
@@ -36,6 +37,9 @@ def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str])
         "configs": [
             {
                 "config_name": config,
+                # `datasets` caches a local folder's rows under the folder's name and this head alone: without the
+                # files' hash in it, another dataset of the same name, or this one built anew, would give old rows.
+                "description": f"{_CONFIG_NOTES[config]} ({files_fingerprint(config, manifest['files'])})",
                 **({"default": True} if config == configs[0] else {}),
                 "data_files": [{"split": s, "path": f"{config}/{s}-*.parquet"} for s in ("train", "test")],
             }
@@ -45,6 +49,11 @@ def dataset_card(name: str, manifest: Mapping[str, Any], configs: Sequence[str])
     return (
         "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---\n\n" + _body(name, manifest, configs)
     )
+
+
+def files_fingerprint(config: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Changes with any byte of a config's files."""
+    return fingerprint(sorted((name, f["sha256"]) for name, f in files.items() if name.startswith(f"{config}/")))
 
 
 def _licence(licences: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ def build(
             workers=workers or os.cpu_count() or 1,
             report=lambda _, n: advance(n),
             keep_work=keep_work,
+            tell=typer.echo,
         )
     _show_result(out, made)
 
@@ -423,6 +424,20 @@ def train_dpo(
         "beta": beta,
     }
     commands.dpo(config, options, out)
+
+
+@train.command("config")
+def train_config(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="sft or dpo.")] = "sft",
+    config: Annotated[str | None, typer.Argument(metavar="FILE", help="YAML, to see the rest beside it.")] = None,
+) -> None:
+    """Print all settings of a stage as YAML."""
+    from duplexdata.config_file import dump_settings
+    from duplexdata.training.settings import load_dpo, load_sft
+
+    if stage not in ("sft", "dpo"):
+        raise ConfigError(f"the stage is {stage!r}, expected sft or dpo")
+    typer.echo(dump_settings(load_dpo(config) if stage == "dpo" else load_sft(config)), nl=False)
 
 
 def _model_options(name: str | None, device: str | None, precision: str | None, trust: bool) -> dict[str, Any]:

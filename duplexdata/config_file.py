@@ -95,6 +95,11 @@ def load_settings(
 
 def dump_config(config: Config) -> str:
     """YAML of all settings, as `load_config` reads it."""
+    return dump_settings(config)
+
+
+def dump_settings(config: object) -> str:
+    """The same of any dataclass of settings."""
     return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 
 
 class DuplexDataError(Exception):
@@ -114,17 +113,20 @@ def of_the_system(error: BaseException) -> StorageError | None:
     if not isinstance(error, OSError) or error.errno not in _FIXES:
         return None
     where = f"{error.filename}: " if error.filename else ""
-    return StorageError(f"{where}{os.strerror(error.errno)}; {_FIXES[error.errno]}")
+    what, fix = _FIXES[error.errno]
+    return StorageError(f"{where}{what}; {fix}")
 
 
+_AGAIN = "and run the same command again: what was finished is kept"
+_YOURS = "name a folder that you may write to, or change its permissions"
 _FIXES = {
-    errno.ENOSPC: "free some space and run the same command again: what was finished is kept",
-    errno.EDQUOT: "free some of your quota and run the same command again: what was finished is kept",
-    errno.EROFS: "name a folder that can be written to",
-    errno.EACCES: "name a folder that you may write to, or change its permissions",
-    errno.EPERM: "name a folder that you may write to, or change its permissions",
-    errno.EIO: "the disk or network drive does not answer properly: check it, then run the same command again",
-    errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
+    errno.ENOSPC: ("No space left on device", f"free some space {_AGAIN}"),
+    errno.EDQUOT: ("Disk quota exceeded", f"free some of your quota {_AGAIN}"),
+    errno.EROFS: ("Read-only file system", "name a folder that can be written to"),
+    errno.EACCES: ("Permission denied", _YOURS),
+    errno.EPERM: ("Operation not permitted", _YOURS),
+    errno.EIO: ("Input/output error", f"check the disk or network drive {_AGAIN}"),
+    errno.EMFILE: ("Too many open files", f"raise the limit (ulimit -n) {_AGAIN}"),
 }
 
 

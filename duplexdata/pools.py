@@ -102,17 +102,22 @@ def process_pool(workers: int, *, on_gpus: bool = False) -> ProcessPoolExecutor:
     # pyarrow imports pandas, where it is installed, on its first conversion.
     context.set_forkserver_preload(["duplexdata.build", "duplexdata.codecs.mel", "pandas"])
     numbers = context.Value("i", 0) if on_gpus else None
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(numbers,))
+    started = (dict(os.environ), numbers)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=started)
 
 
-def _start_worker(numbers: Synchronized[int] | None = None) -> None:
+def _start_worker(environment: dict[str, str], numbers: Synchronized[int] | None = None) -> None:
     """Workers share the machine: each computes on one core. They end with the process that started them.
 
     Args:
+        environment: that of the process that started them; the server that they are forked from keeps the one that
+            it was started with, by an earlier run of the same process maybe.
         numbers: the number of the next worker that takes a GPU.
     """
     import torch
 
+    os.environ.clear()
+    os.environ.update(environment)
     compute_on_one_core()
     # Ctrl-C reaches every process of the terminal; the owner decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

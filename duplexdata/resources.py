@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -50,3 +51,18 @@ def banks(language: str) -> Banks | None:
 def _load(path: Path):  # type: ignore[no-untyped-def]  # YAML is whatever its file says
     with path.open(encoding="utf-8") as f:
         return yaml.safe_load(f)
+
+
+CACHE = "DUPLEXDATA_CACHE"
+"""Environment variable: the folder of everything that is kept between runs."""
+
+
+def cache_folder(kind: str) -> Path:
+    """Where a kind of thing is kept between runs: below $DUPLEXDATA_CACHE, or duplexdata in the user's cache folder.
+
+    Source: XDG Base Directory Specification (paths that are not absolute do not count).
+    """
+    if own := os.environ.get(CACHE):
+        return Path(own).expanduser() / kind
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "duplexdata" / kind

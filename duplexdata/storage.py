@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from duplexdata.errors import ConfigError, StorageError
+from duplexdata.resources import cache_folder
 from duplexdata.shards import FileFacts, new_file, sha256, write_text
 
 SCRATCH = "DUPLEXDATA_SCRATCH"
@@ -162,8 +163,8 @@ class RemoteFolder:
     def scratch(self) -> Path:
         """This machine's folder for a run that works here."""
         base = os.environ.get(SCRATCH)
-        root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "duplexdata"
-        return root / "work" / f"{self.name.strip('.')}-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
+        root = Path(base) if base else cache_folder("work")
+        return root / f"{self.name.strip('.')}-{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
     @property
     def single_process(self) -> bool:

@@ -16,7 +16,7 @@ CORE = {
     "units", "rng", "errors", "dialogue", "conversation", "config", "words", "spoken", "banks", "interactions",
     "talk", "timeline", "vad", "windows", "splitting", "checks", "layouts", "quality", "text.types", "speech.base",
     "voices.bank", "voices.deck", "voices.judge", "voices.duplicates", "voices.report",
-    "writer.language", "writer.requests",
+    "writer.language", "writer.requests", "training.config", "training.classes", "training.packing",
     "decoding.values", "scoring.activity", "scoring.events", "scoring.judge", "scoring.summary",
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from duplexdata.dataset import finish
 from duplexdata.manifest import NAME, read_manifest
 from duplexdata.rng import rng_for
-from duplexdata.shards import ShardWriter, batches, list_array, write_text
+from duplexdata.shards import FileFacts, ShardWriter, batches, list_array
+from duplexdata.storage import LocalFolder
 from duplexdata.units import Grid
 
 Ids = npt.NDArray[np.int32]
@@ -62,8 +63,8 @@ def write_control(dataset: Path, out: Path, seed: int) -> None:
                 writer.write(columns)
             written = writer.close()
         files[name] = {"rows": written.rows, "bytes": written.bytes, "sha256": written.sha256}
-    shutil.copyfile(dataset / "README.md", out / "README.md")
-    write_text(out / NAME, json.dumps({**manifest, "files": files}, indent=2, sort_keys=True) + "\n")
+    facts_of = {name: FileFacts(**facts) for name, facts in files.items()}
+    finish(LocalFolder(out), {**manifest, "files": files}, facts_of)
 
 
 def _rows(batch: Any) -> list[tuple[str, int]]:

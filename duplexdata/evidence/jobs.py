@@ -84,9 +84,9 @@ def _train(job: Job, evidence: Evidence, out: Path, report: Callable[[str], None
 
     def say(step: int, steps: int, log: Mapping[str, float]) -> None:
         nonlocal told
-        if step * 10 // max(1, steps) > told:
+        if "loss" in log and step * 10 // max(1, steps) > told:
             told = step * 10 // max(1, steps)
-            report(f"{job.name}: step {step} of {steps}, loss {log.get('loss', float('nan')):.2f}")
+            report(f"{job.name}: step {step} of {steps}, loss {log['loss']:.2f}")
 
     return train(config, out / "models" / job.name, say).folder
 

@@ -260,13 +260,11 @@ def _check_likeness(utterance: Utterance, seconds: float, limits: QualityConfig)
     own = likeness.features(utterance.samples, utterance.rate)
     if prompt is not None:
         yield from _check_leak(own, prompt, utterance.text, _pace(utterance, seconds), limits)
-    if may_repeat and (found := likeness.repeats(own, limits.repeat_sec)) > limits.repeat_likeness:
+    if may_repeat and likeness.repeats(own, limits.repeat_sec, limits.repeat_likeness):
         # Something sounds alike: more than the text gives reason for?
         pace = _pace(utterance, seconds)
         window = max(_FEWEST_SIGNS * pace, _explained_sec(longest_repeat(utterance.text), pace))
-        if window > limits.repeat_sec:
-            found = likeness.repeats(own, window)
-        if found > limits.repeat_likeness:
+        if found := likeness.repeats(own, max(window, limits.repeat_sec), limits.repeat_likeness):
             yield Fault("repeats", found, limits.repeat_likeness)
 
 

@@ -51,7 +51,8 @@ def write_picture(path: Path, score: Score) -> bool:
     )
     for row, case in enumerate(score.worst, start=1):
         _timeline(figure.add_subplot(grid[row, :]), case)
-    figure.suptitle(", ".join(f"{k} {v}" for k, v in score.facts.items()), fontsize=9)
+    legend = "user: blue query, red barge-in, grey distractor, yellow backchannel; pale grey: not heard"
+    figure.suptitle(", ".join(f"{k} {v}" for k, v in score.facts.items()) + (f"\n{legend}" if n else ""), fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     figure.savefig(temporary, dpi=100, format="png")
@@ -65,6 +66,7 @@ def _histogram(axis: Any, values: Sequence[float], title: str, limit: float, bet
     axis.axvline(limit, color="#c8382e", linestyle="--", linewidth=1)
     axis.set_xlim(between)
     if not values:
+        axis.set_yticks([])
         axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", color="grey")
 
 
@@ -80,9 +82,9 @@ def _timeline(axis: Any, case: Case) -> None:
     for s in case.heard.stretches:
         if s.end > start and s.start < end:
             _bar(axis, s.start, s.end, 0, _HEARD)
-    last = seconds(case.heard.last)
-    if last < seconds(end):
-        axis.axvspan(last, seconds(end), ymax=1 / 3, color="#eeeeee", zorder=0)
+    for unknown in ((start, case.heard.first), (case.heard.last, end)):
+        if unknown[0] < unknown[1]:
+            axis.axvspan(*map(seconds, unknown), ymax=1 / 3, color="#eeeeee", zorder=0)
     for at in {e.start, e.end}:
         axis.axvline(seconds(at), color="black", linewidth=0.8, linestyle=":")
     axis.set_yticks([0, 1, 2], ["heard", "recorded", "user"], fontsize=7)

@@ -27,6 +27,7 @@ import numpy as np
 import soundfile as sf
 
 from duplexdata.errors import ConfigError, SynthesisError
+from duplexdata.resources import cache_folder
 from duplexdata.speech.base import (
     Float32,
     Speech,
@@ -56,9 +57,7 @@ _TOUCH_SEC = 60.0
 
 
 def default_folder() -> Path:
-    """Of this user: below XDG_CACHE_HOME. Source: XDG Base Directory Specification."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "duplexdata" / "speech"
+    return cache_folder("speech")
 
 
 def key_of(request: SpeechRequest, backend: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from duplexdata.errors import SynthesisError
+from duplexdata.errors import SynthesisError, UtteranceRejected
 from duplexdata.rng import stable_hash
 from duplexdata.speech.base import Float32, Speech, SpeechRequest, Synthesizer, WordTime
 from duplexdata.splitting import Piece, split_text
@@ -73,7 +73,10 @@ def _joined(
     spoken = []
     for i, result in enumerate(found):
         if isinstance(result, SynthesisError):
-            return SynthesisError(f"piece {i + 1} of {len(found)}: {result}", retryable=result.retryable)
+            message = f"piece {i + 1} of {len(found)}: {result}"
+            if isinstance(result, UtteranceRejected):
+                return UtteranceRejected(result.reason, message)
+            return SynthesisError(message, retryable=result.retryable)
         spoken.append(result)
     if len({s.sample_rate for s in spoken}) > 1:
         return SynthesisError("the pieces of one utterance have different sample rates", retryable=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ def load_model(settings: ModelSettings, facts: DatasetFacts, seed: int) -> Loade
     if metadata is not None:
         check_metadata(metadata, facts, source)
     model = _pretrained(source, settings.trust_remote_code)
-    known = int(facts.vocabulary["vocabulary_size"]) if metadata is not None else _known_tokens(source, facts)
-    extend(model, known, int(facts.vocabulary["vocabulary_size"]), seed)
+    size = int(facts.vocabulary["vocabulary_size"])
+    if metadata is None:
+        n_rows = int(model.get_input_embeddings().weight.shape[0])
+        extend(model, _known_tokens(source, facts, n_rows, settings.trust_remote_code), size, seed)
     random = bool(metadata and metadata["random_weights"])
     return Loaded(model, random=random, metadata=metadata, source=source)
 
@@ -163,20 +166,31 @@ def _be_quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _known_tokens(source: str, facts: DatasetFacts) -> int:
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def _known_tokens(source: str, facts: DatasetFacts, n_rows: int, trust_remote_code: bool) -> int:
     """How many tokens a model has been trained with: ids from there on are the dataset's own.
+
+    Args:
+        n_rows: of the model's embeddings.
 
     Raises: TokenizerError: below that the dataset's tokens are not the model's.
     """
     from tokenizers import Tokenizer
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _TOKENIZER_FILES):
+        return n_rows  # a model without a tokenizer of its own: nothing to compare with
     try:
-        theirs = AutoTokenizer.from_pretrained(source).get_vocab()
-    except Exception:  # a model without a tokenizer of its own: nothing to compare with
-        return int(AutoConfig.from_pretrained(source).get_text_config().vocab_size)
+        theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code).get_vocab()
+    except Exception as error:  # anything from a missing file to a broken one
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise TokenizerError(
+            f"the tokenizer of {source} cannot be read, to compare it with the dataset's ({why})"
+        ) from error
     ours = Tokenizer.from_file(str(facts.tokenizer / "tokenizer.json")).get_vocab(with_added_tokens=True)
-    for token, id_ in theirs.items():
+    for token, id_ in sorted(theirs.items(), key=itemgetter(1)):
         if ours.get(token) != id_:
             found = f"{ours[token]}" if token in ours else "unknown"
             raise TokenizerError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ import soundfile as sf
 
 from duplexdata.config import PromptLimits, VoicesConfig
 from duplexdata.errors import ConfigError
+from duplexdata.resources import cache_folder
 from duplexdata.shards import put_in_place, temporary_name
 from duplexdata.speech.base import Float32, Voice, VoicePrompt
 from duplexdata.voices.bank import NOT_A_RECORDING, BankVoice, Fault, Refused, VoiceBank
@@ -307,15 +307,8 @@ def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankR
     return row, _kept(data, Path(name).suffix)
 
 
-def cache_folder() -> Path:
-    """Where what was fetched is kept: $DUPLEXDATA_CACHE, or duplexdata in the user's cache folder."""
-    if "DUPLEXDATA_CACHE" in os.environ:
-        return Path(os.environ["DUPLEXDATA_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duplexdata"
-
-
 def _kept(data: bytes, suffix: str) -> Path:
-    path = cache_folder() / "voices" / f"{hashlib.sha256(data).hexdigest()}{suffix}"
+    path = cache_folder("voices") / f"{hashlib.sha256(data).hexdigest()}{suffix}"
     if not path.is_file() or path.stat().st_size != len(data):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)

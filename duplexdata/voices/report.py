@@ -102,6 +102,8 @@ def card_section(name: str, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _licences(name: str, table: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not table:
+        return ["No voice is heard."]
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in table:
         key = (row["licence"] or NOT_STATED, row["consent"] or NOT_STATED, row["source"] or NOT_STATED)

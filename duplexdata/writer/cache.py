@@ -7,7 +7,6 @@ as long as its process refreshes it.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -18,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from duplexdata.errors import WriterError
+from duplexdata.resources import cache_folder
 from duplexdata.writer.database import Database
 from duplexdata.writer.parsing import RawReply
 
@@ -34,9 +34,7 @@ _MOST_KEYS = 500
 
 
 def default_path() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(root) if os.path.isabs(root) else Path.home() / ".cache"
-    return base / "duplexdata" / "replies.sqlite"
+    return cache_folder("replies.sqlite")
 
 
 class ReplyCache:

@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 Outcome: TypeAlias = Written | Failed
-_CHUNK = 128
+_CHUNK = 64
 """Tasks looked up in the cache at a time."""
 _HEARTBEAT_SEC = 5.0
 _CANCEL_SEC = 5.0
@@ -45,6 +46,11 @@ class _Run:
     error: WriterError | None = None
     claims: set[bytes] = field(default_factory=set)
     open: set[concurrent.futures.Future[Outcome]] = field(default_factory=set)
+    tasks: set[asyncio.Task[Outcome]] = field(default_factory=set)
+
+    def cancel(self) -> None:
+        for task in self.tasks:
+            task.cancel()
 
 
 class LiveWriter:
@@ -63,7 +69,7 @@ class LiveWriter:
         self._config = config
         self.cache = ReplyCache(Path(config.cache).expanduser() if config.cache else default_path())
         self.ledger = Ledger(run / LEDGER, config)
-        self._window = max(4 * _CHUNK, 8 * config.in_flight)
+        self._window = max(8 * _CHUNK, 8 * config.in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._endpoint: Endpoint | None = None
@@ -90,9 +96,9 @@ class LiveWriter:
             concurrent.futures.wait(run.open, timeout=self._config.timeout_sec)
             raise
         finally:
-            for future in list(run.open):
-                future.cancel()
-            concurrent.futures.wait(run.open, timeout=_CANCEL_SEC)
+            if run.open and self._loop is not None:
+                self._loop.call_soon_threadsafe(run.cancel)
+                concurrent.futures.wait(run.open, timeout=_CANCEL_SEC)
             self.cache.release(run.claims)
 
     def describe(self) -> dict[str, str]:
@@ -123,6 +129,15 @@ class LiveWriter:
 
     def run_in_loop(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start something in the thread of the requests."""
+        try:
+            loop = self._running()
+        except BaseException:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, loop)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs from the first time that something is asked for."""
         if self._loop is None:
             loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=loop.run_forever, name="writer", daemon=True)
@@ -131,13 +146,12 @@ class LiveWriter:
             try:
                 asyncio.run_coroutine_threadsafe(self._start(), loop).result()
             except BaseException:
-                work.close()
                 loop.call_soon_threadsafe(loop.stop)
                 self._thread.join()
                 loop.close()
                 self._loop = None
                 raise
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return self._loop
 
     @property
     def endpoint(self) -> Endpoint:
@@ -148,7 +162,9 @@ class LiveWriter:
         from duplexdata.writer.endpoint import Endpoint  # loads the client: not where everything is known
 
         self._endpoint = Endpoint(self._config, self._proven, self._charge)
+        # Some wait with everything done but the request itself, so that the server need not.
         self._slots = asyncio.Semaphore(self._config.in_flight)
+        self._doors = asyncio.Semaphore(self._config.in_flight + max(2, self._config.in_flight // 4))
         self._heart = asyncio.get_running_loop().create_task(self._beat())
 
     async def _end(self) -> None:
@@ -190,12 +206,20 @@ class LiveWriter:
             going = next_going
         asked.sort(key=lambda a: a[0])
         run.claims |= self.cache.claim_many([request.key for _, _, request in asked])
-        for i, steps, request in asked:
-            future = self.run_in_loop(self._finish(run, steps, request))
-            run.open.add(future)
-            future.add_done_callback(run.open.discard)
-            results[i] = future
+        if asked:
+            futures: list[concurrent.futures.Future[Outcome]] = [concurrent.futures.Future() for _ in asked]
+            for (i, _, _), future in zip(asked, futures, strict=True):
+                results[i] = future
+            run.open.update(futures)
+            jobs = [(steps, request, future) for (_, steps, request), future in zip(asked, futures, strict=True)]
+            self._running().call_soon_threadsafe(self._start_all, run, jobs)  # wakes the thread once, not for each
         return [r for r in results if r is not None]
+
+    def _start_all(self, run: _Run, jobs: list[tuple[Attempts, Request, concurrent.futures.Future[Outcome]]]) -> None:
+        for steps, request, future in jobs:
+            task = asyncio.get_running_loop().create_task(self._finish(run, steps, request))
+            run.tasks.add(task)
+            task.add_done_callback(partial(_hand_over, run, future))
 
     async def _finish(self, run: _Run, steps: Attempts, request: Request) -> Outcome:
         step: Outcome | Request = request
@@ -221,7 +245,7 @@ class LiveWriter:
         poll_sec = 0.05
         try:
             while True:
-                async with self._slots:
+                async with self._doors:
                     if run.error is not None:
                         raise run.error
                     known = self.cache.get(request.key)
@@ -230,7 +254,7 @@ class LiveWriter:
                         return claimed, True
                     if claimed:
                         run.claims.add(request.key)
-                        return await self.pay(request), False
+                        return await self._pay(run, request), False
                 await asyncio.sleep(poll_sec)
                 poll_sec = min(1.5 * poll_sec, _LONGEST_POLL_SEC)
         finally:
@@ -238,23 +262,32 @@ class LiveWriter:
             del self._asking[request.key]
             done.set()
 
-    async def pay(self, request: Request) -> RawReply:
+    async def _pay(self, run: _Run, request: Request) -> RawReply:
         """Ask for a reply within the budget, and keep it. The request is claimed."""
         reservation, meter = uuid.uuid4().hex, Meter()
         raw: RawReply | None = None
         booked = 0
         try:
             booked = await self._reserve(reservation, request)
-            raw = await self.endpoint.complete(request, meter)
-            return self.cache.put(request.key, raw)
+            async with self._slots:
+                if run.error is not None:
+                    raise run.error
+                raw = await self.endpoint.complete(request, meter)
+            await asyncio.sleep(0)  # the next request goes out first
         finally:
-            spent = Spent(0, meter.lost * request.likely_prompt_tokens, meter.lost * request.max_tokens, meter.lost)
-            if raw is not None:
-                spent = spent.plus(Spent(1, raw.prompt_tokens, raw.completion_tokens))
-            self.ledger.settle(reservation, request.prompt, spent, pace=booked)
-            self._paid = self._paid.plus(spent)
-            if raw is None:
-                self.cache.release([request.key])
+            try:
+                if raw is None:
+                    self.cache.release([request.key])
+                else:
+                    raw = self.cache.put(request.key, raw)
+            finally:
+                tokens = request.likely_prompt_tokens, request.max_tokens
+                spent = Spent(0, meter.lost * tokens[0], meter.lost * tokens[1], meter.lost)
+                if raw is not None:
+                    spent = spent.plus(Spent(1, raw.prompt_tokens, raw.completion_tokens))
+                self.ledger.settle(reservation, request.prompt, spent, pace=booked)
+                self._paid = self._paid.plus(spent)
+        return raw
 
     def _charge(self, prompt: str, reply: RawReply) -> None:
         self.ledger.settle("", prompt, Spent(1, reply.prompt_tokens, reply.completion_tokens))
@@ -269,6 +302,18 @@ class LiveWriter:
         if wait_sec > 0:
             await asyncio.sleep(wait_sec)
         return pace
+
+
+def _hand_over(run: _Run, future: concurrent.futures.Future[Outcome], task: asyncio.Task[Outcome]) -> None:
+    """From the loop's thread to whoever waits."""
+    run.tasks.discard(task)
+    run.open.discard(future)
+    if task.cancelled():
+        future.cancel()
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
 
 
 def _advance(steps: Attempts, answer: Answer | Refused) -> Outcome | Request:

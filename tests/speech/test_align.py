@@ -19,6 +19,7 @@ from duplexdata.speech.align.dtw import distances, warp
 from duplexdata.speech.base import Speech, SpeechRequest, WordTime
 from duplexdata.speech.voices import assistant_voice, user_voices
 from duplexdata.stages.plan import make_plan
+from duplexdata.storage import Store
 from duplexdata.words import word_texts
 
 TEXT = "Well, the quick brown fox jumps over the lazy dog. Doesn't it?"
@@ -193,10 +194,10 @@ def test_a_name_is_known_without_making_the_aligner(monkeypatch: pytest.MonkeyPa
 
 def test_only_a_backend_without_word_times_depends_on_the_aligner(tmp_path: Path) -> None:
     default, other = Config(), Config(align=AlignConfig(method="characters"))
-    assert make_plan(default, tmp_path).speech == make_plan(other, tmp_path).speech
-    assert "aligner" not in dict(make_plan(default, tmp_path).made_by)
+    assert make_plan(default, Store(tmp_path)).speech == make_plan(other, Store(tmp_path)).speech
+    assert "aligner" not in dict(make_plan(default, Store(tmp_path)).made_by)
     served, by_characters, on_a_gpu = (
-        make_plan(replace(default, speech=SpeechConfig(backend="some_server"), align=a), tmp_path)
+        make_plan(replace(default, speech=SpeechConfig(backend="some_server"), align=a), Store(tmp_path))
         for a in (AlignConfig(), AlignConfig(method="characters"), AlignConfig(device="cuda"))
     )
     assert served.speech != by_characters.speech and served.record_fingerprint != by_characters.record_fingerprint

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from duplexdata.errors import SynthesisError
+from duplexdata.errors import SynthesisError, UtteranceRejected
 from duplexdata.speech.base import Speech, SpeechRequest, Voice
 from duplexdata.speech.split import SplitSynthesizer, join
 from duplexdata.speech.tone import CHARACTER_SEC, ToneSynthesizer
@@ -139,3 +139,13 @@ def test_the_test_voice_takes_80_ms_a_character_and_tells_voices_and_seeds_apart
     assert len(found[0].words) == len(split_words(SHORT))
     [nothing] = ToneSynthesizer().synthesize_many([SpeechRequest("?!", VOICE)])
     assert isinstance(nothing, SynthesisError)
+
+
+def test_a_piece_that_was_refused_says_why_for_the_whole() -> None:
+    class Refusing(Watched):
+        def synthesize_many(self, requests: Iterable[SpeechRequest]) -> Iterator[Speech | SynthesisError]:
+            for i, result in enumerate(super().synthesize_many(requests)):
+                yield UtteranceRejected("clipped", "too loud") if i == 1 else result
+
+    [found] = spoken(SplitSynthesizer(Refusing(), 60), LONG)
+    assert isinstance(found, UtteranceRejected) and found.reason == "clipped" and "piece 2" in str(found)

@@ -49,7 +49,7 @@ def test_nothing_to_predict_is_no_loss() -> None:
     hidden, head, labels, weights = inputs()
     total, each = weighted_cross_entropy(hidden[:0], head, labels[:0], weights[:0])
     total.backward()
-    assert float(total) == 0
+    assert total.item() == 0
     assert each.shape == (0,)
     assert head.grad is not None
     assert not head.grad.any()

@@ -97,6 +97,10 @@ def test_a_model_whose_tokenizer_the_dataset_extends(small_dataset: Path, tmp_pa
     assert torch.equal(after[:8192], before[:8192])
     assert not torch.equal(after[8192:8200], before[8192:])  # never trained: made anew
     file = tmp_path / "tokenizer.json"
-    file.write_text(file.read_text(encoding="utf-8").replace('"Ġthe":', '"Ġthe_":', 1), encoding="utf-8")
-    with pytest.raises(TokenizerError, match="Ġthe_"):
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"A": 32,', '"A": 33,').replace('"B": 33,', '"B": 32,'), encoding="utf-8")
+    with pytest.raises(TokenizerError, match=r"token 'B' is 32 in the model and 33 in the dataset.*duplexdata emit"):
+        load_model(ModelSettings(name=str(tmp_path)), facts, 0)
+    file.write_text(text[: len(text) // 2], encoding="utf-8")
+    with pytest.raises(TokenizerError, match="cannot be read, to compare it"):
         load_model(ModelSettings(name=str(tmp_path)), facts, 0)

@@ -44,6 +44,7 @@ def equal(a: Path, b: Path) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_killed_run_ends_where_an_undisturbed_one_does(precision: str, small_dataset: Path, tmp_path: Path) -> None:
     config = settings(tmp_path, precision)

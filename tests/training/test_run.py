@@ -28,7 +28,7 @@ Values = Mapping[str, Any]
 
 def settings(dataset: Path, **over: Any) -> dict[str, Any]:
     """A few conversations, a few steps."""
-    data = {"dataset": str(dataset), "limit": 8, "max_tokens": 1500, "batch": 3, **over.pop("data", {})}
+    data = {"dataset": str(dataset), "limit": 8, "max_tokens": 1000, "batch": 2, **over.pop("data", {})}
     optim = {"steps": 4, **over.pop("optim", {})}
     model = {"precision": "fp32", "device": "cpu", **over.pop("model", {})}
     return {"data": data, "optim": optim, "model": model, "run": {"log_every": 1, **over.pop("run", {})}, **over}
@@ -100,6 +100,7 @@ def test_same_seed_same_weights_and_another_seed_others(small_dataset: Path, tra
     assert not same(trained / "final", tmp_path / "other" / "final")
 
 
+@pytest.mark.slow
 def test_the_size_of_packs_does_not_change_the_loss(small_dataset: Path, tmp_path: Path) -> None:
     """max_tokens decides which rows fit as well: both take the shorter ones."""
     rows = Rows(DatasetFacts.read(str(small_dataset)), "sft", load_sft(None, settings(small_dataset)).data, 0, 1500)
@@ -200,6 +201,7 @@ def test_a_run_gone_on_with_ends_where_an_undisturbed_one_does(
     assert [x["tokens"] for x in read_log(out)] == [x["tokens"] for x in before]
 
 
+@pytest.mark.slow
 def test_only_the_last_checkpoints_are_kept_and_each_is_a_model(small_dataset: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
@@ -271,6 +273,7 @@ def test_preference_optimisation_raises_the_margin_and_makes_the_reference_once(
     assert read_log(other)[0]["loss/preference"] == pytest.approx(lines[0]["loss/preference"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_preference_run_keeps_its_first_reference(
     small_dataset: Path, trained: Path, tmp_path: Path
 ) -> None:

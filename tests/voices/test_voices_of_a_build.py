@@ -17,7 +17,7 @@ import yaml
 from voice_prompts import Prompt, write_bank_to
 
 from duplexdata import backends
-from duplexdata.build import build, work_folder
+from duplexdata.build import build
 from duplexdata.card import dataset_card
 from duplexdata.config import (
     Config,
@@ -34,6 +34,7 @@ from duplexdata.manifest import read_manifest
 from duplexdata.speech.base import Speech, SpeechRequest, Synthesizer, Voice
 from duplexdata.speech.espeak import EspeakSynthesizer
 from duplexdata.stages.plan import make_plan, public_config
+from duplexdata.storage import Store, folder_at
 from duplexdata.units import to_samples
 from duplexdata.verify import verify
 from duplexdata.verify.voices import check_voices
@@ -180,8 +181,8 @@ def cloning() -> Iterator[str]:
         return CloningSynthesizer()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "SYNTHESIZERS", {**backends.SYNTHESIZERS, "speech_http": make})
-        yield "speech_http"
+        patch.setattr(backends, "SYNTHESIZERS", {**backends.SYNTHESIZERS, "cloning": make})
+        yield "cloning"
 
 
 def cloned_config(bank: Path, backend: str, **voices: Any) -> Config:
@@ -258,7 +259,7 @@ def test_a_bank_that_does_not_fit_the_backend_stops_before_any_work(write_bank: 
     config = cloned_config(write_bank(), "espeak")
     with pytest.raises(ConfigError, match="cannot clone"):
         run(config, tmp_path / "dataset")
-    assert not (tmp_path / "dataset").exists() and not work_folder(tmp_path / "dataset").exists()
+    assert not (tmp_path / "dataset").exists() and not folder_at(tmp_path / "dataset").work.path.exists()
 
 
 # -- what is made again
@@ -268,9 +269,9 @@ def test_a_bank_elsewhere_is_the_same_bank_and_another_recording_another(
     write_bank: WriteBank, tmp_path: Path, cloning: str
 ) -> None:
     bank = write_bank()
-    plan = make_plan(cloned_config(bank, cloning), tmp_path)
+    plan = make_plan(cloned_config(bank, cloning), Store(tmp_path))
     moved = shutil.copytree(bank, tmp_path / "elsewhere" / "bank")
-    same = make_plan(cloned_config(moved, cloning), tmp_path)
+    same = make_plan(cloned_config(moved, cloning), Store(tmp_path))
     assert (same.scripts, same.speech, same.config_fingerprint) == (plan.scripts, plan.speech, plan.config_fingerprint)
 
     lines = [json.loads(line) for line in (moved / "voices.jsonl").read_text().splitlines()]
@@ -278,7 +279,7 @@ def test_a_bank_elsewhere_is_the_same_bank_and_another_recording_another(
     def with_change(**values: object) -> Any:
         changed = [lines[0], {**lines[1], **values}, *lines[2:]]
         (moved / "voices.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed))
-        return make_plan(cloned_config(moved, cloning), tmp_path)
+        return make_plan(cloned_config(moved, cloning), Store(tmp_path))
 
     licence = with_change(licence="CC-BY-SA-4.0")
     assert (licence.scripts, licence.speech) == (plan.scripts, plan.speech)
