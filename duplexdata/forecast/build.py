@@ -7,129 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from duplexdata.config import Config
+from duplexdata.forecast.constants import CACHE_BYTES, CHUNK, CODECS, MOST_TASKS, TASK_BYTES, Constant, Rates, gpu_rate
 from duplexdata.forecast.estimates import Cluster, Estimate, makespan, per_slot, ratio
-from duplexdata.forecast.values import Drawn, Planned, Reading, Sample, Spent
-
-Rates = Mapping[str, tuple[float, float]]
-"""Seconds of sound that one GPU works through in a second, least and most, by stage: "speech", "codes", "asr"."""
-RATED = ("speech", "codes", "asr")
-SPEECH_RATE = (15.0, 30.0)
-"""CosyVoice on a data-centre GPU behind a batching server. Source: its own and its servers' published figures."""
-TASK_BYTES = 20_000
-"""A task run in Prefect's database: 124 MB of SQLite after 6,300. [ours: measured]"""
-MOST_TASKS = 2000
-"""Of one run: beyond this its server is busy with bookkeeping. [ours: measured]"""
-LARGE_FILE = 1_000_000_000
-"""Bytes above which a file is no pleasure to load from. [ours]"""
-CACHE_BYTES_PER_HOUR = 100_000_000
-"""Of synthesized speech, as `CacheConfig.max_bytes` says. [ours]"""
-CHUNK = 20_000
-"""Dialogues that stand in one file of the work folder."""
-MEL_BITS = 10.0
-"""Of a token of the embedded codec, which the sample is made with."""
-CODECS = {"mel": (MEL_BITS, 1), "glm4voice": (14.0, 1), "mimi": (11.0, 8)}
-"""Bits of a token, and codebooks if none are configured."""
-
-
-@dataclass(frozen=True, slots=True)
-class GpuStage:
-    """Attributes:
-    audio_hours: that it works through.
-    rate: None: nobody has said, and nothing was measured.
-    hours: of GPUs, least and most; None without a rate.
-    """
-
-    stage: str
-    audio_hours: Estimate
-    rate: tuple[float, float] | None
-    hours: tuple[float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Tasks:
-    """Prefect's share.
-
-    Attributes:
-        runs: task runs in all.
-        largest: of one flow run.
-        database_bytes: by which the server's database grows.
-        shard_conversations: `shards.conversations` with which a run would have at most `MOST_TASKS`; None: it has.
-        file_bytes: of the largest file then.
-        parts: `engine.parts` of a pool that would do it as well.
-    """
-
-    runs: int
-    largest: int
-    database_bytes: int
-    shard_conversations: int | None
-    file_bytes: int | None
-    parts: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Wall:
-    """Hours by the clock.
-
-    Attributes:
-        fixed: that no worker shortens: start, sources, putting the dataset together.
-        workers: of the CPU's stages; gpus: of the slowest GPU stage, least and most; writer: of the language model.
-        total: least and most. GPUs and CPUs work at the same time, the model before them. None: a rate is missing.
-    """
-
-    fixed: float
-    workers: float
-    gpus: tuple[float, float] | None
-    writer: float
-    total: tuple[float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
-class BuildForecast:
-    """Attributes:
-    planned, spoken: conversations of the sample.
-    made: conversations of the dataset; dropped: the others, by reason.
-    rows, bytes, rows_dropped: by config.
-    work_bytes: beside the dataset while it is built, by what it is.
-    cpu_hours: by stage, as this machine took for the sample.
-    remarks: what the numbers rest on.
-    """
-
-    conversations: int
-    workers: int
-    n_gpus: int
-    reading: Reading
-    planned: int
-    spoken: int
-    made: Estimate
-    dropped: Mapping[str, int]
-    hours: Estimate
-    speech_hours: Estimate
-    utterances: Estimate
-    rows: Mapping[str, Estimate]
-    rows_dropped: Mapping[str, Mapping[str, int]]
-    bytes: Mapping[str, Estimate]
-    work_bytes: Mapping[str, float]
-    shards: int
-    files: int
-    cpu_hours: Mapping[str, float]
-    gpu: tuple[GpuStage, ...]
-    tasks: Tasks
-    wall: Wall
-    remarks: tuple[str, ...]
-
-    @property
-    def total_bytes(self) -> Estimate:
-        found = Estimate(0.0)
-        for size in self.bytes.values():
-            found = found.plus(size)
-        return found
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values."""
-        return {**asdict(self), "total_bytes": asdict(self.total_bytes)}
+from duplexdata.forecast.values import (
+    BuildForecast,
+    Drawn,
+    GpuStage,
+    Planned,
+    Reading,
+    Sample,
+    Spent,
+    Tasks,
+    Wall,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +31,7 @@ class Setting:
 
     Attributes:
         shards: slots of each shard of the build.
+        cores: of the machine that made the sample.
         stages: what is done with each shard, by the flow's names.
         stand_in: whether the sample was spoken by another backend than the configured one.
         speaks: what it was spoken by.
@@ -191,6 +85,7 @@ def forecast_build(
         gpu=gpu,
         tasks=_tasks(config, setting, size["conversations"].value),
         wall=whole.wall(cpu, gpu),
+        constants=whole.constants(gpu),
         remarks=whole.remarks(),
     )
 
@@ -265,7 +160,7 @@ class _Whole:
             return 1.0
         bits, codebooks = CODECS[codec.name]
         kept = (codec.n_codebooks or codebooks) if name == "codes" else 1
-        return bits / MEL_BITS * kept
+        return bits / CODECS["mel"][0] * kept
 
     # -- what is lost
 
@@ -319,18 +214,20 @@ class _Whole:
         config = self._config
         found = []
         if self._setting.stand_in:
-            found.append(self._gpu_stage("speech", self.speech, SPEECH_RATE))
+            found.append(self._gpu_stage("speech", self.speech))
         if config.has_sound and config.codec.name != "mel":
             # Both channels, and the assistant's of the negative again: these codecs hear everything at once.
-            found.append(self._gpu_stage("codes", self.seconds.times(3), None))
+            found.append(self._gpu_stage("codes", self.seconds.times(3)))
         if config.has_sound and config.quality.check and config.quality.asr is not None:
-            found.append(self._gpu_stage("asr", self.speech, None))
+            found.append(self._gpu_stage("asr", self.speech))
         return tuple(found)
 
-    def _gpu_stage(self, stage: str, seconds: Estimate, usual: tuple[float, float] | None) -> GpuStage:
-        rate = self._setting.rates.get(stage, usual)
+    def _gpu_stage(self, stage: str, seconds: Estimate) -> GpuStage:
+        rate = gpu_rate(stage, self._config.speech.backend, self._setting.rates)
         hours = seconds.times(1 / 3600)
-        return GpuStage(stage, hours, rate, None if rate is None else (hours.value / rate[1], hours.value / rate[0]))
+        if rate is None:
+            return GpuStage(stage, hours, None, None)
+        return GpuStage(stage, hours, rate, (hours.value / rate.most, hours.value / rate.least))
 
     def wall(self, spent: Mapping[str, Spent], gpu: Sequence[GpuStage]) -> Wall:
         sample, setting = self._sample, self._setting
@@ -341,9 +238,7 @@ class _Whole:
             s.cpu if setting.busy else s.wall for stage, s in spent.items() if stage not in ("sources", "dataset")
         )
         slots = sum(setting.shards)
-        # More processes than cores take turns.
-        slower = max(1.0, min(setting.workers, len(setting.shards)) / setting.cores)
-        jobs = [shard_stages * n / slots * slower for n in setting.shards]
+        jobs = [shard_stages * n / slots for n in setting.shards]
         workers = makespan(jobs, setting.workers) / 3600
         known = [g.hours for g in gpu if g.hours is not None]
         slowest = (max(h[0] for h in known), max(h[1] for h in known)) if known else (0.0, 0.0)
@@ -364,10 +259,19 @@ class _Whole:
             "negatives": sample.negatives * made.value,
             "markers": sample.markers * len(self._setting.shards),
         }
-        if self._setting.stand_in and config.cache.folder != "off":
-            held = self.speech.value / 3600 * CACHE_BYTES_PER_HOUR
+        if self._caches:
+            held = self.speech.value / 3600 * CACHE_BYTES.most
             found["speech cache"] = min(float(config.cache.max_bytes), held)
         return found
+
+    def constants(self, gpu: Sequence[GpuStage]) -> tuple[Constant, ...]:
+        """What was not told from the sample."""
+        cache = (CACHE_BYTES,) if self._caches else ()
+        return (*(g.rate for g in gpu if g.rate is not None), *cache, TASK_BYTES, MOST_TASKS)
+
+    @property
+    def _caches(self) -> bool:
+        return self._setting.stand_in and self._config.cache.folder != "off"
 
     def remarks(self) -> tuple[str, ...]:
         config, reading, setting = self._config, self._reading, self._setting
@@ -394,8 +298,11 @@ class _Whole:
             )
         if config.writer.model is not None:
             found.append("texts of the language model are taken to be as long as those of templates and rules")
+            found.append("GPU-hours of writing are not known: they are its server's; tokens stand below")
         if config.quality.on_failure == "drop" and config.quality.check and setting.stand_in:
             found.append("utterances that fail the quality checks are not foreseen")
+        if setting.workers > setting.cores:
+            found.append(f"workers are taken to have a core each, like the {setting.cores} of this machine")
         if setting.busy:
             found.append("this machine was busy: the time of workers is told from CPU hours")
         return tuple(found)
@@ -410,16 +317,16 @@ def _tasks(config: Config, setting: Setting, conversation_bytes: float) -> Tasks
         runs += parts
         largest = max(parts + 2, -(-n // parts) * stages)
     wanted = None
-    if largest > MOST_TASKS:
+    if largest > MOST_TASKS.most:
         # One more than fits, because each split ends in a shard of its own.
-        wanted = _rounded_up(config.conversations / ((MOST_TASKS - 2) // stages - 1))
+        wanted = _rounded_up(config.conversations / ((MOST_TASKS.most - 2) // stages - 1))
     return Tasks(
         runs=runs,
         largest=largest,
-        database_bytes=runs * TASK_BYTES,
+        database_bytes=round(runs * TASK_BYTES.most),
         shard_conversations=wanted,
         file_bytes=None if wanted is None else round(conversation_bytes / config.conversations * wanted),
-        parts=None if wanted is None else -(-n * stages // MOST_TASKS),
+        parts=None if wanted is None else math.ceil(n * stages / MOST_TASKS.most),
     )
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from duplexdata.config import Config
 from duplexdata.errors import ConfigError, SourceError
-from duplexdata.forecast.build import RATED, BuildForecast, Rates, Setting, forecast_build
+from duplexdata.forecast.build import Setting, forecast_build
+from duplexdata.forecast.constants import RATED, Rates
 from duplexdata.forecast.corpus import read_part
 from duplexdata.forecast.sample import PLANNED, Report, as_counted, plan_sample, writer_forecast
 from duplexdata.forecast.spoken import LOCAL, SPOKEN, speak_sample, stage_names, stand_in
+from duplexdata.forecast.values import BuildForecast
 from duplexdata.forecast.writer import WriterForecast
 from duplexdata.stages.work import shards_of
 from duplexdata.storage import Store
@@ -56,7 +58,7 @@ def plan_build(
     Args:
         sample: conversations made, with sound if the build has any.
         workers, gpus: of the build.
-        rates: see `forecast.build.Rates`.
+        rates: see `forecast.constants.Rates`.
         dialogues: that the corpus will have, of which the sources are a sample; None: the sources are the corpus.
         planned: conversations planned.
 

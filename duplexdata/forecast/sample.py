@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from duplexdata.build import prepare
 from duplexdata.config import TEXT_LAYOUTS, Config, SpeechConfig
 from duplexdata.forecast.clock import Clock
-from duplexdata.forecast.corpus import Corpus, read_part
+from duplexdata.forecast.corpus import Corpus
 from duplexdata.forecast.values import Drawn, Planned, PlannedShard, Spent
 from duplexdata.forecast.writer import Measured, WriterForecast, forecast_writer
 from duplexdata.stages.ingest import read_pool
@@ -21,7 +19,6 @@ from duplexdata.stages.scripts import Scripted, keep_scripts, plan_scripts
 from duplexdata.stages.speak import conversations_path, speaking
 from duplexdata.stages.work import Shard, shards_of
 from duplexdata.stages.writing import Scribe, exchanges_drawn
-from duplexdata.storage import Store
 from duplexdata.units import to_seconds
 from duplexdata.words import nominal_seconds
 from duplexdata.writer.reply_models import Exchange, FollowUp
@@ -154,23 +151,3 @@ def writer_forecast(
         shards=len(shards_of(config)),
         seconds_per_call=seconds_per_call,
     )
-
-
-def plan_writer(
-    config: Config,
-    *,
-    sample: int,
-    workers: int,
-    seconds_per_call: float | None = None,
-    report: Report = lambda n: None,
-) -> WriterForecast | None:
-    """What the writer of a build will take, from its sources' own texts; None where templates write everything.
-
-    Raises: SourceError: the sources cannot be read.
-    """
-    if config.writer.model is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="duplexdata-plan-") as folder:
-        corpus = read_part(as_counted(config), Store(Path(folder)))
-        planned = plan_sample(corpus, sample, report)
-    return writer_forecast(corpus, planned, config, workers=workers, seconds_per_call=seconds_per_call)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from duplexdata.forecast.build import BuildForecast, GpuStage, Tasks, Wall
+from duplexdata.forecast.constants import Constant
 from duplexdata.forecast.estimates import Estimate
+from duplexdata.forecast.values import BuildForecast, GpuStage, Tasks, Wall
 from duplexdata.forecast.writer import WriterForecast
 
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -31,11 +32,15 @@ def build_lines(found: BuildForecast) -> Iterator[str]:
     cpu = ", ".join(f"{stage} {_number(hours)}" for stage, hours in found.cpu_hours.items())
     yield _line("CPU-hours", _number(sum(found.cpu_hours.values())), cpu)
     for stage in found.gpu:
-        yield _line(f"GPU-hours, {stage.stage}", _gpu(stage), f"{_hours(stage.audio_hours)} of sound")
+        how = "" if stage.rate else f"; never measured: --rate {stage.stage}=X, seconds of sound a second"
+        yield _line(f"GPU-hours, {stage.stage}", _gpu(stage), f"{_hours(stage.audio_hours)} of sound{how}")
     if not found.gpu:
         yield _line("GPU-hours", "0", "nothing runs on one")
     yield from _tasks(found.tasks)
     yield _wall(found.wall, found.workers, found.n_gpus)
+    yield "measured on the sample: all but what follows"
+    for constant in found.constants:
+        yield f"- {_constant(constant)}"
     for remark in found.remarks:
         yield f"- {remark}"
 
@@ -95,8 +100,12 @@ def _reasons(dropped: Mapping[str, int]) -> str:
 
 def _gpu(stage: GpuStage) -> str:
     if stage.hours is None or stage.rate is None:
-        return f"not measured (--rate {stage.stage}=…)"
-    return f"{_span(stage.hours)} at {_span(stage.rate)} x"
+        return "not known"
+    return f"{_span(stage.hours)}"
+
+
+def _constant(of: Constant) -> str:
+    return f"{of.name}: {_span((of.least, of.most))} {of.unit}".rstrip() + f"; {of.how} ({of.source})"
 
 
 def _tasks(tasks: Tasks) -> Iterator[str]:

@@ -1,12 +1,14 @@
-"""What a forecast is told from: a part of the sources, conversations planned from it, and some of these made. Pure."""
+"""What a forecast is told from (a part of the sources, conversations planned from it, some of these made), and what it
+says. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from duplexdata.dialogue import Script
-from duplexdata.forecast.estimates import FileSizes
+from duplexdata.forecast.constants import Constant
+from duplexdata.forecast.estimates import Estimate, FileSizes
 from duplexdata.forecast.writer import Measured
 
 
@@ -158,3 +160,106 @@ class Sample:
     prepared: Spent
     start: Spent
     imports: Spent
+
+
+# -- what it says
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStage:
+    """Attributes:
+    audio_hours: that it works through.
+    rate: seconds of sound a second; None: nobody has said, and nothing was measured.
+    hours: of GPUs, least and most; None without a rate.
+    """
+
+    stage: str
+    audio_hours: Estimate
+    rate: Constant | None
+    hours: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Prefect's share.
+
+    Attributes:
+        runs: task runs in all.
+        largest: of one flow run.
+        database_bytes: by which the server's database grows.
+        shard_conversations: `shards.conversations` with which a run would have at most `MOST_TASKS`; None: it has.
+        file_bytes: of the largest file then.
+        parts: `engine.parts` of a pool that would do it as well.
+    """
+
+    runs: int
+    largest: int
+    database_bytes: int
+    shard_conversations: int | None
+    file_bytes: int | None
+    parts: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wall:
+    """Hours by the clock.
+
+    Attributes:
+        fixed: that no worker shortens: start, sources, putting the dataset together.
+        workers: of the CPU's stages; gpus: of the slowest GPU stage, least and most; writer: of the language model.
+        total: least and most. GPUs and CPUs work at the same time, the model before them. None: a rate is missing.
+    """
+
+    fixed: float
+    workers: float
+    gpus: tuple[float, float] | None
+    writer: float
+    total: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuildForecast:
+    """Attributes:
+    planned, spoken: conversations of the sample.
+    made: conversations of the dataset; dropped: the others, by reason.
+    rows, bytes, rows_dropped: by config.
+    work_bytes: beside the dataset while it is built, by what it is.
+    cpu_hours: by stage, as this machine took for the sample.
+    constants: that were not told from the sample.
+    remarks: what the numbers rest on.
+    """
+
+    conversations: int
+    workers: int
+    n_gpus: int
+    reading: Reading
+    planned: int
+    spoken: int
+    made: Estimate
+    dropped: Mapping[str, int]
+    hours: Estimate
+    speech_hours: Estimate
+    utterances: Estimate
+    rows: Mapping[str, Estimate]
+    rows_dropped: Mapping[str, Mapping[str, int]]
+    bytes: Mapping[str, Estimate]
+    work_bytes: Mapping[str, float]
+    shards: int
+    files: int
+    cpu_hours: Mapping[str, float]
+    gpu: tuple[GpuStage, ...]
+    tasks: Tasks
+    wall: Wall
+    constants: tuple[Constant, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def total_bytes(self) -> Estimate:
+        found = Estimate(0.0)
+        for size in self.bytes.values():
+            found = found.plus(size)
+        return found
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values."""
+        return {**asdict(self), "total_bytes": asdict(self.total_bytes)}
