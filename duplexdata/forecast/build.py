@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from duplexdata.config import Config
-from duplexdata.forecast.constants import CACHE_BYTES, CHUNK, CODECS, MOST_TASKS, TASK_BYTES, Constant, Rates, gpu_rate
+from duplexdata.forecast.constants import (
+    CACHE_BYTES,
+    CHUNK,
+    CODECS,
+    MOST_TASKS,
+    SUBMIT_FAR_SEC,
+    SUBMIT_SEC,
+    TASK_BYTES,
+    Constant,
+    Rates,
+    gpu_rate,
+)
 from duplexdata.forecast.estimates import Cluster, Estimate, makespan, per_slot, ratio
 from duplexdata.forecast.values import (
     BuildForecast,
@@ -188,7 +199,7 @@ class _Whole:
         sample, reading, planned = self._sample, self._reading, self._planned
         chunks = max(1, math.ceil(reading.expected / CHUNK))
         found = {
-            "sources": reading.spent.times(reading.expected / max(1, reading.rows)),
+            "sources": reading.opening.plus(reading.spent.times(reading.expected / max(1, reading.rows))),
             "scripts": planned.spent.times(self._slots / max(1, planned.slots)).plus(
                 planned.chunk.times(chunks * self._shards)
             ),
@@ -267,7 +278,7 @@ class _Whole:
     def constants(self, gpu: Sequence[GpuStage]) -> tuple[Constant, ...]:
         """What was not told from the sample."""
         cache = (CACHE_BYTES,) if self._caches else ()
-        return (*(g.rate for g in gpu if g.rate is not None), *cache, TASK_BYTES, MOST_TASKS)
+        return (*(g.rate for g in gpu if g.rate is not None), *cache, TASK_BYTES, _submit(self._config), MOST_TASKS)
 
     @property
     def _caches(self) -> bool:
@@ -322,12 +333,17 @@ def _tasks(config: Config, setting: Setting, conversation_bytes: float) -> Tasks
         wanted = _rounded_up(config.conversations / ((MOST_TASKS.most - 2) // stages - 1))
     return Tasks(
         runs=runs,
+        submit_hours=runs * _submit(config).most / 3600,
         largest=largest,
         database_bytes=round(runs * TASK_BYTES.most),
         shard_conversations=wanted,
         file_bytes=None if wanted is None else round(conversation_bytes / config.conversations * wanted),
         parts=None if wanted is None else math.ceil(n * stages / MOST_TASKS.most),
     )
+
+
+def _submit(config: Config) -> Constant:
+    return SUBMIT_FAR_SEC if config.engine.kind in ("dask", "ray") else SUBMIT_SEC
 
 
 def _rounded_up(value: float) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from duplexdata.config import Config
+from duplexdata.errors import SourceError
 from duplexdata.forecast.clock import Clock
-from duplexdata.forecast.values import Reading
+from duplexdata.forecast.values import Reading, Spent
 from duplexdata.stages.ingest import ingest
 from duplexdata.stages.plan import Plan, dialogues_wanted, make_plan
 from duplexdata.stages.work import Marker, Shard, shards_of
@@ -53,6 +55,7 @@ def read_part(config: Config, store: Store, dialogues: int | None = None, most: 
     sources = tuple(replace(s, limit=limit if s.limit is None else min(s.limit, limit)) for s in config.sources)
     limited = replace(config, sources=sources)
     plan = make_plan(limited, store)
+    opening = _open(limited, Store(store.local.with_name("opened")))
     clock = Clock()
     marker = ingest(plan)
     spent = clock.spent()
@@ -81,8 +84,17 @@ def read_part(config: Config, store: Store, dialogues: int | None = None, most: 
         whole=not cut and dialogues is None,
         filled=sum(n for n, pool in zip(slots, pools, strict=True) if pool) / sum(slots),
         spent=spent,
+        opening=opening,
     )
     return Corpus(plan, marker, reading, pools)
+
+
+def _open(config: Config, store: Store) -> Spent:
+    """Read one row of each source, into files of no use."""
+    clock = Clock()
+    with suppress(SourceError):  # whoever reads more than a row will say so
+        ingest(make_plan(replace(config, sources=tuple(replace(s, limit=1) for s in config.sources)), store))
+    return clock.spent()
 
 
 def _pools(plan: Plan, marker: Marker) -> tuple[int, ...]:

@@ -168,29 +168,30 @@ def _work(
     shards = [_shard(i, len(parts), part) for i, part in enumerate(parts)]
     for shard, part in zip([*first, *again, *shards], [*(p[:1] for p in (parts[:n] * 2)), *parts], strict=True):
         _keep(plan, shard, part)
+    call: Callable[[Plan, Shard], tuple[ShardMarkers, StageSpent]] = through_stages
     clock = Clock()
     processes = Processes(n) if n > 1 else None
-    call: Callable[[Plan, Shard], tuple[ShardMarkers, StageSpent]] = through_stages
+    threads = ThreadPoolExecutor(n, "sample")
+    found: list[tuple[ShardMarkers, StageSpent]] = []
+
+    def through(shard: Shard) -> tuple[ShardMarkers, StageSpent]:
+        made: tuple[ShardMarkers, StageSpent]
+        made = processes.run(call, plan, shard) if processes is not None else call(plan, shard)
+        return made
+
     try:
-        with ThreadPoolExecutor(n, "sample") as threads:
-
-            def through(shard: Shard) -> tuple[ShardMarkers, StageSpent]:
-                found: tuple[ShardMarkers, StageSpent]
-                found = processes.run(call, plan, shard) if processes is not None else call(plan, shard)
-                return found
-
-            list(threads.map(through, first))
-            started = clock.spent()
-            clock = Clock()
-            fixed = [spent for _, spent in threads.map(through, again)]
-            start = started.minus(clock.spent())
-            found = []
-            for result, part in zip(threads.map(through, shards), parts, strict=True):
-                found.append(result)
-                report(len(part))
+        list(threads.map(through, first))
+        started = clock.spent()
+        clock = Clock()
+        fixed = [spent for _, spent in threads.map(through, again)]
+        start = started.minus(clock.spent())
+        for result, part in zip(threads.map(through, shards), parts, strict=True):
+            found.append(result)
+            report(len(part))
     finally:
         if processes is not None:
-            processes.close(at_once=False)
+            processes.close(at_once=len(found) < len(parts))
+        threads.shutdown(cancel_futures=True)
     names = fixed[0]
     spent = {name: (total(s[name] for _, s in found), total(s[name] for s in fixed).times(1 / n)) for name in names}
     return [markers for markers, _ in found], spent, start

@@ -19,7 +19,7 @@ def build_lines(found: BuildForecast) -> Iterator[str]:
         "± one standard error of the sample"
     )
     yield _line("made", _count(found.made), _reasons(found.dropped))
-    yield _line("audio", _hours(found.hours), f"{_hours(found.speech_hours)} of speech synthesized")
+    yield _line("conversation", _hours(found.hours), f"{_hours(found.speech_hours)} of speech in it")
     yield _line("utterances", _count(found.utterances))
     for name in _ROWS_OF:
         if name in found.rows:
@@ -111,7 +111,10 @@ def _constant(of: Constant) -> str:
 def _tasks(tasks: Tasks) -> Iterator[str]:
     one_run = "" if tasks.largest == tasks.runs else f"at most {tasks.largest:,} in one run; "
     yield _line(
-        "Prefect task runs", f"{tasks.runs:,}", f"{one_run}its database grows by {bytes_text(tasks.database_bytes)}"
+        "Prefect task runs",
+        f"{tasks.runs:,}",
+        f"{one_run}its database grows by {bytes_text(tasks.database_bytes)}; handing them out takes "
+        f"{_number(tasks.submit_hours)} h",
     )
     if tasks.shard_conversations is not None and tasks.file_bytes is not None:
         yield (
@@ -121,9 +124,12 @@ def _tasks(tasks: Tasks) -> Iterator[str]:
 
 
 def _wall(wall: Wall, workers: int, gpus: int) -> str:
-    parts = [f"{_number(wall.workers)} by {workers} workers", f"{_number(wall.fixed)} before and after"]
+    parts = [
+        f"{_number(wall.workers)} by {workers} worker{'s' * (workers > 1)}",
+        f"{_number(wall.fixed)} before and after",
+    ]
     if wall.gpus is not None:
-        parts.append(f"{_span(wall.gpus)} by {gpus} GPUs at the same time")
+        parts.append(f"{_span(wall.gpus)} by {gpus} GPU{'s' * (gpus > 1)} at the same time")
     if wall.writer:
         parts.append(f"{_number(wall.writer)} by the language model first")
     total = "not known" if wall.total is None else f"{_span(wall.total)} h"

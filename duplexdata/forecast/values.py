@@ -45,7 +45,7 @@ class Reading:
         expected: rows that the build itself will read.
         whole: whether everything that the build will read was read.
         filled: share of the conversations whose shard has any dialogue.
-        spent: on reading `rows`.
+        spent: on reading `rows`, and before on what is done once: opening the sources, loading what reads them.
     """
 
     rows: int
@@ -54,6 +54,7 @@ class Reading:
     whole: bool
     filled: float
     spent: Spent
+    opening: Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,7 @@ class Tasks:
 
     Attributes:
         runs: task runs in all.
+        submit_hours: that one process takes to hand them all out, while others work.
         largest: of one flow run.
         database_bytes: by which the server's database grows.
         shard_conversations: `shards.conversations` with which a run would have at most `MOST_TASKS`; None: it has.
@@ -193,6 +195,7 @@ class Tasks:
     """
 
     runs: int
+    submit_hours: float
     largest: int
     database_bytes: int
     shard_conversations: int | None
