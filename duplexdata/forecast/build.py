@@ -315,7 +315,7 @@ class _Whole:
         if setting.workers > setting.cores:
             found.append(f"workers are taken to have a core each, like the {setting.cores} of this machine")
         if setting.busy:
-            found.append("this machine was busy: the time of workers is told from CPU hours")
+            found.append("this machine was busy: the time of workers is told from CPU-hours, the least that it can be")
         return tuple(found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from duplexdata.stages.work import shards_of
 from duplexdata.storage import Store
 
 _RATE = re.compile(r"(\w+)=(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
-_BUSY = 0.5
-"""Processes that want to run for each core, from which on a machine is called busy."""
+_BUSY = 0.25
+"""Share of the cores' time that others take, from which on a machine is called busy."""
+_LOOK_SEC = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def plan_build(
     Raises: SourceError: the sources cannot be read, or no conversation can be made from them. ConfigError.
     """
     cores = os.cpu_count() or 1
-    busy = os.getloadavg()[0] > _BUSY * cores
+    busy = _taken() > _BUSY
     made_with = stand_in(as_counted(config))
     with tempfile.TemporaryDirectory(prefix="duplexdata-plan-") as folder:
         corpus = read_part(made_with, Store(Path(folder) / "work"), dialogues)
@@ -87,6 +89,23 @@ def plan_build(
         busy=busy,
     )
     return Forecast(forecast_build(config, corpus.reading, drawn, made, setting), writer)
+
+
+def _taken() -> float:
+    """Share of all cores' time that is taken at the moment; 0 where the system does not say."""
+    try:
+        before = _ticks()
+        time.sleep(_LOOK_SEC)
+        after = _ticks()
+    except (OSError, ValueError):
+        return 0.0
+    spent = [b - a for a, b in zip(before, after, strict=True)]
+    return 1 - sum(spent[3:5]) / max(1, sum(spent))  # the fourth and fifth: idle, and waiting for a disk
+
+
+def _ticks() -> list[int]:
+    with open("/proc/stat", encoding="ascii") as file:
+        return [int(n) for n in file.readline().split()[1:9]]
 
 
 def parse_rates(texts: Sequence[str]) -> Rates:
