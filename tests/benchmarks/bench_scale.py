@@ -28,6 +28,7 @@ from duplexdata.config import Config
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.manifest import read_manifest
 from duplexdata.stages.work import shards_of
+from duplexdata.storage import LocalFolder
 
 MOST_OFF = 0.2
 MOST_GROWTH = 1.05
@@ -103,7 +104,7 @@ def _plan(n: int, given: Sequence[str]) -> dict[str, Any]:
 
 def _build(n: int, given: Sequence[str], folder: Path) -> dict[str, Any]:
     out = folder / f"dataset-{n}"
-    work = out.with_name(out.name + ".work")
+    work = LocalFolder(out).work.path
     for old in (out, work):
         shutil.rmtree(old, ignore_errors=True)
     started = time.perf_counter()
