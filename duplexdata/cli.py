@@ -10,16 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
 from duplexdata.names import file_name, printable
 from duplexdata.voices.commands import app as voices
-
-if TYPE_CHECKING:
-    from duplexdata.forecast.writer import WriterForecast
 
 FAILED, MISUSED = 1, 2
 
@@ -94,36 +91,58 @@ def plan(
     conversations: Annotated[int | None, typer.Option(help="How many to make (default: 100).")] = None,
     seed: Annotated[int | None, typer.Option(help="As for build (default: 0).")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of the build (default: one per core).")] = None,
-    sample: Annotated[int, typer.Option(help="Conversations to plan, in whole shards.", min=1)] = 500,
+    gpus: Annotated[int, typer.Option(help="GPUs of the build, for stages that run on one.", min=1)] = 1,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE=X",
+            help="Seconds of sound a GPU does in a second: speech=15-30 (default), codes=X, asr=X. Repeatable.",
+        ),
+    ] = None,
+    dialogues: Annotated[
+        int | None,
+        typer.Option(help="How many the corpus has, if the sources are only a sample of it.", min=1),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Conversations to make for it.", min=8)] = 192,
     seconds_per_call: Annotated[
         float | None, typer.Option(help="Of the language model (default: by the length of its replies).", min=0.0)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Forecast what a build's language model will take: calls, tokens, cost, hours. Nothing is asked of it."""
+    """Forecast a build from a small sample: hours, rows, bytes, CPU, GPU, tasks, time; a language model's tokens and
+    cost. No server, GPU or language model is asked."""
     from duplexdata.config_file import load_config, sources_override
 
     overrides = {"sources": sources_override(source), "conversations": conversations, "seed": seed}
     settings = load_config(config, overrides)
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}, expected at least 1")
-    from duplexdata.forecast.sample import plan_writer
+    from duplexdata.forecast.plan import parse_rates, plan_build
+    from duplexdata.forecast.table import build_lines, writer_lines
 
-    with _progress("conversations", min(sample, settings.conversations)) as advance:
-        found = plan_writer(
+    rates = parse_rates(rate or ())
+    with _progress("conversations", None) as advance:
+        found = plan_build(
             settings,
             sample=sample,
             workers=workers or os.cpu_count() or 1,
+            gpus=gpus,
+            rates=rates,
+            dialogues=dialogues,
             seconds_per_call=seconds_per_call,
             report=advance,
         )
     if as_json:
-        typer.echo(json.dumps({"writer": found.as_dict() if found else None}, indent=2))
+        typer.echo(json.dumps(found.as_dict(), indent=2))
         return
-    if found is None:
-        typer.echo("no writer.model is configured: templates write everything, and nothing is asked for")
+    for line in build_lines(found.build):
+        typer.echo(line)
+    if found.writer is None:
+        typer.echo("\nno writer.model is configured: templates write everything, at no cost")
         return
-    _show_forecast(found)
+    typer.echo()
+    for line in writer_lines(found.writer):
+        typer.echo(line)
 
 
 @app.command()
@@ -564,19 +583,6 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.advance(task, n)
-
-
-def _show_forecast(found: WriterForecast) -> None:
-    typer.echo(f"{found.model}, {found.mode}: {found.conversations:,} conversations, told from {found.sampled:,}")
-    typer.echo(f"{'text':16} {'texts':>11} {'calls':>11} {'tokens in':>15} {'tokens out':>13}")
-    for k in (*found.kinds, found.total):
-        typer.echo(f"{k.kind:16} {k.texts:11,} {k.calls:11,} {k.prompt_tokens:15,} {k.completion_tokens:13,}")
-    cost = "unknown (set writer.usd_per_million_input and _output)" if found.usd is None else f"{found.usd:,.2f} USD"
-    at_most = "at most " if found.mode == "batch" else ""
-    typer.echo(f"cost: {cost}; time: {at_most}{found.hours:,.2f} h at {found.seconds_per_call:.1f} s a call")
-    typer.echo("estimated: 4 characters or 1 ideograph a token, every 20th reply repaired, no reply known already")
-    for setting in found.over_budget:
-        typer.echo(f"over budget: {setting} will stop this run before its end")
 
 
 def _show_score(score: Any) -> None:
