@@ -93,6 +93,7 @@ class Evidence:
             data=replace(sft.data, batch=self.dpo_batch),
             model=replace(sft.model, name=checkpoint),
             optim=OptimSettings(lr=self.dpo_lr, steps=self.dpo_steps),
+            weights=sft.weights,
             seed=seed,
         )
 
