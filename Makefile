@@ -6,9 +6,12 @@ BIN    := .venv/bin
 # A folder of wheels, if pip has been told of one; uv reads another variable and wants it to exist.
 LINKS  := $(wildcard $(PIP_FIND_LINKS))
 # The tested versions are those of Python 3.11; other Pythons resolve within the ranges of pyproject.toml.
-PINS    = $(shell $(PYTHON) -c 'import sys; print("-c .constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+# uv checks what it installs, and what it builds with, against the hashes that stand there.
+PINS    = $(shell $(PYTHON) -c 'import sys; print("-c .constraints.txt -b .constraints.txt" if sys.version_info[:2] == (3, 11) else "")')
+# Where advisories are asked for: osv or pypi.
+ADVISORIES ?= osv
 
-.PHONY: help run test test-all test-cluster test-cosyvoice check lint types format demo evidence bench wheel clean setup
+.PHONY: help run test test-all test-cluster test-cosyvoice check lint types format demo evidence bench wheel clean setup pins audit
 
 help:
 	@echo "make run       set up, build a small dataset, say how to load, verify and hear it"
@@ -19,6 +22,8 @@ help:
 	@echo "make check     lint and types"
 	@echo "make evidence  train small models on the data, score them, write the tables"
 	@echo "make bench     measure throughput and memory"
+	@echo "make audit     ask for known vulnerabilities of what is pinned"
+	@echo "make pins      pin the dependencies of pyproject.toml again; UPGRADE=--upgrade takes the newest"
 	@echo "make wheel     build a wheel, install it elsewhere and try it"
 
 setup: .venv/.ready
@@ -26,7 +31,8 @@ setup: .venv/.ready
 .venv/.ready: pyproject.toml .constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.11 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "the venv module is missing: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	sed -n '/^uv==/,/[^\\]$$/p' .constraints.txt > .venv/uv.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	UV_FIND_LINKS=$(LINKS) $(BIN)/uv pip install -q --python $(BIN)/python $(PINS) "$(TORCH)" -e '.[dev]'
 	@touch $@
 
@@ -65,6 +71,12 @@ test-cosyvoice: setup
 	  || $(BIN)/duplexdata cosyvoice-env $(COSYVOICE_ENV)
 	COSYVOICE_CHECKOUT=$(COSYVOICE_CHECKOUT) COSYVOICE_ENV=$(COSYVOICE_ENV) \
 	  $(BIN)/python -m pytest -q -m cosyvoice --timeout 900 tests/speech/test_cosyvoice.py
+
+audit: setup
+	.ci/audit $(ADVISORIES) "$(TORCH)"
+
+pins: setup
+	.ci/pin "$(TORCH)" $(UPGRADE)
 
 check: lint types
 

@@ -10,15 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
+from duplexdata.names import file_name, printable
 from duplexdata.voices.commands import app as voices
-
-if TYPE_CHECKING:
-    from duplexdata.forecast.writer import WriterForecast
 
 FAILED, MISUSED = 1, 2
 
@@ -93,36 +91,58 @@ def plan(
     conversations: Annotated[int | None, typer.Option(help="How many to make (default: 100).")] = None,
     seed: Annotated[int | None, typer.Option(help="As for build (default: 0).")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes of the build (default: one per core).")] = None,
-    sample: Annotated[int, typer.Option(help="Conversations to plan, in whole shards.", min=1)] = 500,
+    gpus: Annotated[int, typer.Option(help="GPUs of the build, for stages that run on one.", min=1)] = 1,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE=X",
+            help="Seconds of sound a GPU does in a second: speech=15-30 (default), codes=X, asr=X. Repeatable.",
+        ),
+    ] = None,
+    dialogues: Annotated[
+        int | None,
+        typer.Option(help="How many the corpus has, if the sources are only a sample of it.", min=1),
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Conversations to make for it.", min=8)] = 192,
     seconds_per_call: Annotated[
         float | None, typer.Option(help="Of the language model (default: by the length of its replies).", min=0.0)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Forecast what a build's language model will take: calls, tokens, cost, hours. Nothing is asked of it."""
+    """Forecast a build from a small sample: hours, rows, bytes, CPU, GPU, tasks, time; a language model's tokens and
+    cost. No server, GPU or language model is asked."""
     from duplexdata.config_file import load_config, sources_override
 
     overrides = {"sources": sources_override(source), "conversations": conversations, "seed": seed}
     settings = load_config(config, overrides)
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is {workers}, expected at least 1")
-    from duplexdata.forecast.sample import plan_writer
+    from duplexdata.forecast.plan import parse_rates, plan_build
+    from duplexdata.forecast.table import build_lines, writer_lines
 
-    with _progress("conversations", min(sample, settings.conversations)) as advance:
-        found = plan_writer(
+    rates = parse_rates(rate or ())
+    with _progress("conversations", None) as advance:
+        found = plan_build(
             settings,
             sample=sample,
             workers=workers or os.cpu_count() or 1,
+            gpus=gpus,
+            rates=rates,
+            dialogues=dialogues,
             seconds_per_call=seconds_per_call,
             report=advance,
         )
     if as_json:
-        typer.echo(json.dumps({"writer": found.as_dict() if found else None}, indent=2))
+        typer.echo(json.dumps(found.as_dict(), indent=2))
         return
-    if found is None:
-        typer.echo("no writer.model is configured: templates write everything, and nothing is asked for")
+    for line in build_lines(found.build):
+        typer.echo(line)
+    if found.writer is None:
+        typer.echo("\nno writer.model is configured: templates write everything, at no cost")
         return
-    _show_forecast(found)
+    typer.echo()
+    for line in writer_lines(found.writer):
+        typer.echo(line)
 
 
 @app.command()
@@ -176,7 +196,7 @@ def verify(dataset: DatasetArgument) -> None:
         for violation in run(folder, report=lambda _, n: advance(n)):
             found += 1
             row = "-" if violation.row is None else violation.row
-            typer.echo(f"{violation.file}: {row}: {violation.rule}: {violation.detail}")
+            typer.echo(printable(f"{violation.file}: {row}: {violation.rule}: {violation.detail}"))
     typer.echo(f"{dataset}: {found} violations" if found else f"{dataset}: nothing to report")
     if found:
         raise typer.Exit(FAILED)
@@ -198,20 +218,43 @@ def show(
     folder = at_hand(dataset, configs=("conversations",))
     if id is None:
         for name, scenario, seconds in viewer.ids(folder, 40):
-            typer.echo(f"{name}  {scenario}  {seconds:.1f} s")
+            typer.echo(printable(f"{name}  {scenario}  {seconds:.1f} s"))
         return
     conversation, audio = viewer.find(folder, id, first=first)
     for line in viewer.timeline(conversation, width):
-        typer.echo(line)
+        typer.echo(printable(line))
     if audio is None:
         typer.echo("\nno sound in this dataset")
         return
-    path = wav or Path(f"{conversation.id}.wav")
+    path = wav or Path(f"{file_name(conversation.id)}.wav")
     viewer.write_wav(path, audio)
     typer.echo(f"\n{path}  (left: assistant, right: user)")
     if png is not None:
         viewer.write_picture(png, conversation, audio)
         typer.echo(str(png))
+
+
+@app.command()
+def push(
+    dataset: DatasetArgument,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository of the Hugging Face hub.")],
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Of a repository that is made: private unless told otherwise."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Another branch than the main one.")] = None,
+) -> None:
+    """Upload a dataset. Run again after an interruption, it goes on where it stopped. The token is HF_TOKEN's."""
+    from duplexdata.push import prepare
+
+    with _progress("files checked", None) as advance:
+        upload = prepare(dataset, repo, private=private, revision=revision, report=advance)
+    with _progress("files", len(upload.missing)) as advance:
+        pushed = upload.run(advance)
+    if not pushed.sent:
+        typer.echo(f"{pushed.address} is complete already")
+        return
+    typer.echo(f"{pushed.address}: {pushed.sent} files in {pushed.commits} commits, {pushed.kept} were there already")
 
 
 @app.command()
@@ -542,19 +585,6 @@ def _progress(what: str, total: int | None) -> Iterator[Any]:
         yield lambda n: bar.advance(task, n)
 
 
-def _show_forecast(found: WriterForecast) -> None:
-    typer.echo(f"{found.model}, {found.mode}: {found.conversations:,} conversations, told from {found.sampled:,}")
-    typer.echo(f"{'text':16} {'texts':>11} {'calls':>11} {'tokens in':>15} {'tokens out':>13}")
-    for k in (*found.kinds, found.total):
-        typer.echo(f"{k.kind:16} {k.texts:11,} {k.calls:11,} {k.prompt_tokens:15,} {k.completion_tokens:13,}")
-    cost = "unknown (set writer.usd_per_million_input and _output)" if found.usd is None else f"{found.usd:,.2f} USD"
-    at_most = "at most " if found.mode == "batch" else ""
-    typer.echo(f"cost: {cost}; time: {at_most}{found.hours:,.2f} h at {found.seconds_per_call:.1f} s a call")
-    typer.echo("estimated: 4 characters or 1 ideograph a token, every 20th reply repaired, no reply known already")
-    for setting in found.over_budget:
-        typer.echo(f"over budget: {setting} will stop this run before its end")
-
-
 def _show_score(score: Any) -> None:
     from rich.console import Console
 
@@ -600,7 +630,10 @@ def _show_result(out: Path | str, made: bool) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: errors of ours become one line and an exit status."""
+    """Entry point: errors of ours become one line and an exit status. No secret of the environment is in any of it."""
+    from duplexdata.redact import print_redacted, redact
+
+    sys.excepthook = print_redacted
     try:
         status = app(standalone_mode=False)
     except ConfigError as error:
@@ -619,14 +652,16 @@ def main() -> NoReturn:
             _stop(refused, FAILED)
         usage = getattr(error, "exit_code", None)
         if hasattr(error, "format_message") and usage is not None:
-            typer.echo(f"duplexdata: {error.format_message()}", err=True)
+            typer.echo(f"duplexdata: {redact(error.format_message())}", err=True)
             sys.exit(MISUSED)
         raise
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _stop(error: DuplexDataError, status: int) -> NoReturn:
-    typer.echo(f"duplexdata: {error}", err=True)
+    from duplexdata.redact import redact
+
+    typer.echo(f"duplexdata: {redact(str(error))}", err=True)
     sys.exit(status)
 
 

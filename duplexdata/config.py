@@ -9,12 +9,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 
 from duplexdata.augment.config import AugmentConfig
 from duplexdata.dialogue import Scenario
 from duplexdata.errors import ConfigError
 
+_TAG = re.compile(r"(?=.{2,35}$)[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+"""A language's."""
 Range = tuple[float, float]
 """Bounds of a uniform law."""
 
@@ -486,9 +489,22 @@ LAYOUTS = ("sft", "dpo", "tdm", "duo")
 TEXT_LAYOUTS = ("tdm", "duo")
 
 
+MAX_SEC = 3600.0
+"""Of a silence, an utterance, a slice. An hour is no turn of a conversation, and a channel of it is 230 MB."""
+MAX_SHARDS = 99_999
+"""Files of a split: their names have five digits."""
+MAX_BLOCK = 10_000
+"""Tokens of a block: 13 minutes."""
+
+
 def check(config: Config) -> None:
     """Raises ConfigError for values that no run can work with, naming the key and the fix."""
     _at_least("conversations", config.conversations, 1)
+    for n, source in enumerate(config.sources):
+        if source.limit is not None:
+            _at_least(f"sources[{n}].limit", source.limit, 1)
+        if source.language is not None and not _TAG.fullmatch(source.language):
+            raise ConfigError(f"sources[{n}].language is {source.language[:40]!r}, expected a BCP 47 tag such as en")
     if config.shards.conversations is not None:
         _at_least("shards.conversations", config.shards.conversations, 1)
     _at_least("layout.n_speech", config.layout.n_speech, 1)
@@ -506,8 +522,8 @@ def check(config: Config) -> None:
     for f in dataclasses.fields(config.timing):
         value = getattr(config.timing, f.name)
         low, high = value if isinstance(value, tuple) else (value, value)
-        if not 0 <= low <= high:
-            raise ConfigError(f"timing.{f.name} is {value}, expected 0 <= low <= high seconds")
+        if not 0 <= low <= high <= MAX_SEC:
+            raise ConfigError(f"timing.{f.name} is {value}, expected 0 <= low <= high <= {MAX_SEC:g} seconds")
     if config.timing.reaction_delay_sec[1] > config.timing.late_delay_sec[0]:
         raise ConfigError("timing.late_delay_sec must lie above timing.reaction_delay_sec: it is the worse answer")
     if config.timing.reply_gap_sec >= config.timing.late_gap_sec[0]:
@@ -515,7 +531,7 @@ def check(config: Config) -> None:
     if not all(x > 0 for x in config.timing.reaction_delay_sec):
         raise ConfigError("timing.reaction_delay_sec must be above 0: a reply stops after the user has barged in")
     weights = [getattr(config.mix, s.value) for s in Scenario]
-    if min(weights) < 0 or sum(weights) <= 0:
+    if not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
         raise ConfigError("mix: shares of scenarios must not be negative, and one at least must be above 0")
     for name in ("distractor", "distractor_in_silence", "backchannel", "pause"):
         if not 0 <= getattr(config.mix, name) <= 1:
@@ -537,6 +553,21 @@ def check(config: Config) -> None:
     ):
         if not seconds > 0:
             raise ConfigError(f"{key} is {seconds}, expected more than 0")
+        if key.startswith(("layout.", "text.max")) and seconds > MAX_SEC:
+            raise ConfigError(f"{key} is {seconds}, expected at most {MAX_SEC:g}")
+    for key, tokens in (
+        ("layout.n_speech", config.layout.n_speech),
+        ("layout.n_text", config.layout.n_text),
+        ("layout.tdm_assistant_tokens", config.layout.tdm_assistant_tokens),
+    ):
+        if tokens > MAX_BLOCK:
+            raise ConfigError(f"{key} is {tokens}, expected at most {MAX_BLOCK}")
+    files = config.conversations / (config.shards.conversations or 512)
+    if files > MAX_SHARDS:
+        raise ConfigError(
+            f"conversations is {config.conversations}, which makes {files:.0f} files of a split, at most {MAX_SHARDS} "
+            "can be named; raise shards.conversations"
+        )
     _one_of("engine.kind", config.engine.kind, ENGINES)
     _at_least("engine.parts", config.engine.parts, 1)
     _one_of("layout.causality", config.layout.causality, ("causal", "paper"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from duplexdata.config import Config, as_dict
 from duplexdata.errors import ConfigError
+from duplexdata.files import read_small
+from duplexdata.names import on_one_line
+from duplexdata.yaml_values import MAX_BYTES, parse_yaml
 
 C = TypeVar("C")
+_MAX_NUMBER = 2**63 - 1
+"""So that all of them fit where whole numbers have 64 bits; infinity and what is no number are none."""
+_MAX_TEXT = 4096
+"""Characters: Linux' longest path."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     # arXiv 2606.14528: two channels, half turn-taking and half interruption, SFT rows and preference pairs.
@@ -85,12 +93,15 @@ def load_settings(
         raw, where = _read(path_or_preset, presets)
     merged = _merge(adapt(raw), _without_none(overrides or {}))
     _check_keys(merged, type_, where, "")
+    _check_values(merged, where, "")
     try:
         return TypeAdapter(type_).validate_python(merged)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
-        raise ConfigError(f"{where}: {key}: {first['msg']} (found {str(first['input'])[:80]!r})") from None
+        raise ConfigError(
+            f"{where}: {on_one_line(key[:80])}: {first['msg']} (found {_excerpt(first['input'])})"
+        ) from None
 
 
 def dump_config(config: Config) -> str:
@@ -107,23 +118,26 @@ def _read(path_or_preset: str, presets: Mapping[str, Mapping[str, Any]]) -> tupl
     if path_or_preset in presets:
         return dict(presets[path_or_preset]), f"preset {path_or_preset}"
     path = Path(path_or_preset)
+    shown = on_one_line(str(path))
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(read_small(path, MAX_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         known = f", and no preset of that name (presets: {', '.join(presets)})" if presets else ""
-        raise ConfigError(f"{path}: no such file{known}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from None
+        raise ConfigError(f"{shown}: no such file{known}") from None
+    except OSError as error:
+        raise ConfigError(f"{shown}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # no UTF-8, no YAML
+        raise ConfigError(f"{shown}: cannot be read as YAML: {error}") from None
     if raw is None:
         raw = {}
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+        raise ConfigError(f"{shown}: expected a mapping of settings, found {type(raw).__name__}")
     preset = raw.pop("preset", None)
     if preset is None:
-        return raw, str(path)
-    if preset not in presets:
-        raise ConfigError(f"{path}: preset {preset!r} is unknown; {_nearest(str(preset), presets)}")
-    return _merge(presets[preset], raw), str(path)
+        return raw, shown
+    if not isinstance(preset, str) or preset not in presets:
+        raise ConfigError(f"{shown}: preset {_excerpt(preset)} is unknown; {_nearest(str(preset), presets)}")
+    return _merge(presets[preset], raw), shown
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,32 +162,59 @@ def _check_keys(raw: Mapping[str, Any], type_: type, where: str, prefix: str) ->
     names = {f.name: hints[f.name] for f in dataclasses.fields(type_)}
     for key, value in raw.items():
         if key not in names:
-            raise ConfigError(f"{where}: unknown key {prefix}{key}; {_nearest(str(key), names)}")
+            raise ConfigError(f"{where}: unknown key {prefix}{on_one_line(str(key)[:80])}; {_nearest(str(key), names)}")
         inner = names[key]
         if dataclasses.is_dataclass(inner) and isinstance(inner, type):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{where}: {prefix}{key} is {value!r}, expected a mapping of settings")
+                raise ConfigError(f"{where}: {prefix}{key} is {_excerpt(value)}, expected a mapping of settings")
             _check_keys(value, inner, where, f"{prefix}{key}.")
         elif key == "sources":
             _check_sources(value, where)
+
+
+def _check_values(value: object, where: str, key: str) -> None:
+    """Values that no setting can have, whatever its type."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_values(inner, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            _check_values(inner, where, f"{key}[{i}]")
+    elif isinstance(value, str) and ("\0" in value or len(value) > _MAX_TEXT):
+        what = "holds a NUL character" if "\0" in value else f"has more than {_MAX_TEXT} characters, which is the limit"
+        raise ConfigError(f"{where}: {on_one_line(key[:80])} {what}")
+    elif isinstance(value, int | float) and not -_MAX_NUMBER <= value <= _MAX_NUMBER:
+        shown = f"{on_one_line(key[:80])} is {_excerpt(value)}"
+        raise ConfigError(f"{where}: {shown}, expected a number between ±{_MAX_NUMBER}")
 
 
 def _check_sources(value: object, where: str) -> None:
     from duplexdata.config import SourceConfig
 
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where}: sources is {value!r}, expected a list of mappings with a path each")
+        raise ConfigError(f"{where}: sources is {_excerpt(value)}, expected a list of mappings with a path each")
     for n, item in enumerate(value):
         if isinstance(item, SourceConfig):
             continue
         if not isinstance(item, Mapping):
-            raise ConfigError(f"{where}: sources[{n}] is {item!r}, expected a mapping such as {{path: file.jsonl}}")
+            raise ConfigError(
+                f"{where}: sources[{n}] is {_excerpt(item)}, expected a mapping such as {{path: file.jsonl}}"
+            )
         _check_keys(item, SourceConfig, where, f"sources[{n}].")
 
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(key[:80], known, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+
+
+def _excerpt(value: object) -> str:
+    """A value as messages show it: large ones are cut while they are written out, not after."""
+    return _REPR.repr(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
 
 def sources_override(paths: Sequence[str] | None) -> list[dict[str, str]] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from duplexdata.card import dataset_card
 from duplexdata.errors import DatasetError
 from duplexdata.manifest import NAME, Markers, build_manifest, parse_manifest
 from duplexdata.schema import CONFIGS
-from duplexdata.shards import FileFacts
+from duplexdata.shards import FileFacts, sha256
 from duplexdata.stages.encode import codes_path
 from duplexdata.stages.layouts import layout_path, tokenizer_at_hand
 from duplexdata.stages.plan import Plan
@@ -96,14 +98,32 @@ def put_tokenizer(folder: Path, made: Mapping[str, FileFacts], out: Folder, file
         files[name] = facts
 
 
+def copy_tokenizer(dataset: Path, manifest: Mapping[str, Any], folder: Path) -> None:
+    """Copy a dataset's tokenizer: what its manifest lists and nothing else that lies, or is linked, there.
+
+    Raises: DatasetError: a file is missing, or not what the manifest says.
+    """
+    folder.mkdir(parents=True)
+    for name in sorted(n for n in manifest["files"] if n.startswith("tokenizer/")):
+        source, stated = dataset / name, manifest["files"][name]
+        try:
+            found = sha256(source)
+        except OSError as error:
+            raise DatasetError(f"{source} cannot be read ({error.strerror})") from error
+        if found != stated["sha256"]:
+            raise DatasetError(f"{source} is not what {NAME} says of it; `duplexdata verify {dataset}` has more")
+        target = folder / name.removeprefix("tokenizer/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
 def _remove_old(out: Folder) -> None:
     """Take away a dataset of another configuration: first what vouches for it, then the files it names."""
     if (text := out.read(NAME)) is not None:
         old: Mapping[str, object] = parse_manifest(text, f"{out.shown}/{NAME}")["files"]
         out.remove(NAME)
         for name in old:
-            path = PurePosixPath(name)
-            if ".." not in path.parts and not path.is_absolute():
+            if name.split("/")[0] in (*CONFIGS, "tokenizer"):  # a manifest says what it likes
                 out.remove(name)
     for config in CONFIGS:
         # What an interrupted assembly left: only names of our own form.

@@ -108,11 +108,19 @@ class StorageError(DuplexDataError):
         self.retryable = retryable
 
 
+class HubError(DuplexDataError):
+    """The Hugging Face hub refuses, or holds something else. `retryable`: the same may work again."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
 def of_the_system(error: BaseException) -> StorageError | None:
     """What the operating system refused, as one line that says what to do; None: it is something else."""
     if not isinstance(error, OSError) or error.errno not in _FIXES:
         return None
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{str(error.filename)[:200]}: " if error.filename else ""
     what, fix = _FIXES[error.errno]
     return StorageError(f"{where}{what}; {fix}")
 
@@ -126,6 +134,8 @@ _FIXES = {
     errno.EACCES: ("Permission denied", _YOURS),
     errno.EPERM: ("Operation not permitted", _YOURS),
     errno.EIO: ("Input/output error", f"check the disk or network drive {_AGAIN}"),
+    errno.ENAMETOOLONG: ("File name too long", "give a shorter name"),
+    errno.ELOOP: ("Too many levels of symbolic links", "a link in it leads back to itself; mend it"),
     errno.EMFILE: ("Too many open files", f"raise the limit (ulimit -n) {_AGAIN}"),
 }
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from duplexdata import __version__
 from duplexdata.errors import DatasetError
+from duplexdata.files import open_regular
+from duplexdata.names import lies_inside
 from duplexdata.shards import FileFacts
 from duplexdata.speech.gate import Tally
 from duplexdata.stages.plan import Plan, published
@@ -111,11 +113,21 @@ def _writing(plan: Plan, markers: Markers) -> dict[str, Any]:
     }
 
 
+class Said(dict[str, Any]):
+    """What a manifest says. Asking for a part that it lacks raises DatasetError."""
+
+    where = NAME
+
+    def __missing__(self, key: str) -> Any:
+        raise DatasetError(f"{self.where} lacks {key!r}: it is damaged, or of another version of duplexdata")
+
+
 def read_manifest(dataset: Path) -> dict[str, Any]:
     """Raises DatasetError: there is none, or it is no JSON of ours."""
     path = dataset / NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8")
     except FileNotFoundError:
         raise DatasetError(
             f"{dataset} has no {NAME}: it is no dataset of duplexdata, or its build is not finished "
@@ -127,14 +139,51 @@ def read_manifest(dataset: Path) -> dict[str, Any]:
 
 
 def parse_manifest(text: str, where: str) -> dict[str, Any]:
-    """Raises DatasetError: it is no JSON of ours. `where` it stands is for the message."""
+    """Raises DatasetError: it is no JSON of ours, or names files outside. `where` it stands is for the message."""
     try:
         manifest = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
         raise DatasetError(f"{where} is no manifest of format {FORMAT}")
-    return manifest
+    for key, kind in _KINDS.items():
+        if not isinstance(manifest.get(key, kind()), kind):
+            raise DatasetError(f"{where}: {key} is a {type(manifest[key]).__name__}, expected a {kind.__name__}")
+    for name, facts in manifest["files"].items():
+        if not lies_inside(name):
+            raise DatasetError(f"{where}: files: {name[:200]!r} lies outside the dataset")
+        if not is_facts(facts):
+            raise DatasetError(f"{where}: files: {name[:200]!r}: expected its rows, bytes and sha256")
+    for counts in manifest.get("stages", []):
+        if not _is_counts(counts):
+            raise DatasetError(f"{where}: stages: expected the items in and out of each, and those dropped by reason")
+    said = Said(manifest)
+    said.where = where
+    return said
+
+
+_KINDS: Mapping[str, type] = {
+    "fingerprint": str, "seed": int, "config": dict, "made_by": dict, "backends": dict, "vocabulary": dict,
+    "files": dict, "stages": list, "statistics": dict, "rejected_examples": list, "voices": list,
+}  # fmt: skip
+
+
+def _is_counts(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("stage"), str):
+        return False
+    dropped = value.get("dropped")
+    numbers = [
+        value.get("items_in"),
+        value.get("items_out"),
+        *(dropped.values() if isinstance(dropped, dict) else [None]),
+    ]
+    return all(isinstance(n, int) for n in numbers)
+
+
+def is_facts(value: object) -> bool:
+    """Whether a value says of a file what a manifest says of it."""
+    kinds = {"rows": int, "bytes": int, "sha256": str}
+    return isinstance(value, dict) and {k: type(v) for k, v in value.items()} == kinds
 
 
 def dropped_table(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, str]]:
@@ -155,4 +204,4 @@ def _mapping(value: object) -> dict[str, Any]:
     return value
 
 
-__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "parse_manifest", "read_manifest"]
+__all__ = ["NAME", "Markers", "build_manifest", "dropped_table", "is_facts", "parse_manifest", "read_manifest"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from duplexdata.config import Config, LayoutConfig
 from duplexdata.config_file import load_config
-from duplexdata.dataset import check_target, finish, place, put_tokenizer
+from duplexdata.dataset import check_target, copy_tokenizer, finish, place, put_tokenizer
 from duplexdata.errors import DatasetError
 from duplexdata.manifest import read_manifest
 from duplexdata.shards import FileFacts, batches, new_file
@@ -59,7 +59,7 @@ def reemit(
     try:
         folder = work / "tokenizer"
         if tokenizer is None:
-            shutil.copytree(dataset / "tokenizer", folder)
+            copy_tokenizer(dataset, old, folder)
         else:
             make_tokenizer(tokenizer, _codebook(old), folder, trust_remote_code=trust_remote_code)
         vocabulary = Vocabulary.read(folder)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from duplexdata.errors import ConfigError, StorageError
+from duplexdata.files import open_regular
 from duplexdata.resources import cache_folder
 from duplexdata.shards import FileFacts, new_file, sha256, write_text
 
@@ -83,9 +84,12 @@ class LocalFolder:
     def read(self, name: str) -> str | None:
         """A small file's text; None: there is none."""
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            with open_regular(self.path / name) as file:
+                return file.read().decode("utf-8")
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{self.path / name}: cannot be read ({error})") from error
 
     def write(self, name: str, text: str) -> None:
         write_text(self.path / name, text)

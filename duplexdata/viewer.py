@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -49,10 +50,22 @@ def _read_row(path: Path, row: int) -> tuple[Conversation, np.ndarray | None]:
             if row < n:
                 table = file.read_row_group(group, columns=[*RECORD_COLUMNS, "provenance", "audio"]).slice(row, 1)
                 batch = table.combine_chunks().to_batches()[0]
-                audio = batch.column("audio")[0].as_py()
-                return conversations_from(batch)[0], from_flac(audio["bytes"]) if audio else None
+                conversation = conversations_from(batch)[0]
+                return conversation, _sound(conversation.id, batch.column("audio")[0].as_py())
             row -= n
     raise DatasetError(f"{path}: row {row} is not there")
+
+
+def _sound(id_: str, audio: Mapping[str, Any] | None) -> np.ndarray | None:
+    """What the row itself holds; a path in it names nothing that is read."""
+    if not audio:
+        return None
+    if not audio["bytes"]:
+        raise DatasetError(f"{id_}: its row holds no sound, only the name {audio['path']!r}")
+    try:
+        return from_flac(audio["bytes"])
+    except (ValueError, RuntimeError) as error:
+        raise DatasetError(f"{id_}: {error}") from error
 
 
 def ids(dataset: Path, most: int) -> list[tuple[str, str, float]]:

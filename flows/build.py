@@ -32,6 +32,7 @@ from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError, DuplexDataError, of_the_system
 from duplexdata.manifest import NAME, dropped_table, parse_manifest
 from duplexdata.pools import in_a_process, processes_for
+from duplexdata.redact import redact
 from duplexdata.speech.running import running
 from duplexdata.stages.encode import encode, speak_and_encode
 from duplexdata.stages.ingest import ingest
@@ -55,7 +56,7 @@ def plainly(work: Callable[P, T]) -> Callable[P, T | State[Any]]:
             return work(*args, **kwargs)
         except DuplexDataError as error:
             error.__cause__ = None
-            return Failed(message=f"{type(error).__name__}: {error}", data=error.with_traceback(None))
+            return Failed(message=redact(f"{type(error).__name__}: {error}"), data=error.with_traceback(None))
         except OSError as error:
             if (refused := of_the_system(error)) is None:
                 raise

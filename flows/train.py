@@ -15,6 +15,7 @@ from prefect.states import Failed, State
 from pydantic import Field
 
 from duplexdata.errors import DuplexDataError
+from duplexdata.redact import redact
 from duplexdata.training.config import TrainConfig
 from duplexdata.training.loop import Finished
 from duplexdata.training.run import run
@@ -36,7 +37,7 @@ def plainly(work: Callable[P, T]) -> Callable[P, T | State[Any]]:
             return work(*args, **kwargs)
         except DuplexDataError as error:
             error.__cause__ = None
-            return Failed(message=f"{type(error).__name__}: {error}", data=error.with_traceback(None))
+            return Failed(message=redact(f"{type(error).__name__}: {error}"), data=error.with_traceback(None))
 
     return call
 

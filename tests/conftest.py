@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# A test process has one core: threads that wait for each other by spinning stand still where others compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Machines differ in speed; and a check of a change must say the same twice, so draws are fixed there. Everywhere
 # else every run tries new examples.
 settings.register_profile("unhurried", deadline=None, derandomize="CI" in os.environ)

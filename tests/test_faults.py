@@ -148,8 +148,8 @@ def test_a_source_that_changes_while_it_is_read_stops_the_run(tmp_path: Path, mo
     shutil.copyfile(data_file("corpus.jsonl"), source)
     real = ingest_stage.read_dialogues
 
-    def meanwhile(spec: object) -> Iterator[object]:
-        yield from real(spec)  # type: ignore[arg-type]
+    def meanwhile(*given: object) -> Iterator[object]:
+        yield from real(*given)  # type: ignore[arg-type]
         with source.open("a") as f:
             f.write("\n")
 

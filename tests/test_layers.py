@@ -22,7 +22,9 @@ CORE = {
 }  # fmt: skip
 """Standard library and numpy only, and each other (`spoken` spells numbers with num2words, `augment` uses scipy)."""
 PURE_OUTSIDE = {"numpy", "num2words", "scipy"}
-AT_THE_DOOR = ("writer.types", "writer.reply_models", "writer.checks", "writer.placing", "forecast.writer")
+AT_THE_DOOR = ("writer.types", "writer.reply_models", "writer.checks", "writer.placing", "forecast.writer",
+               "forecast.constants", "forecast.estimates", "forecast.values", "forecast.build",
+               "forecast.table")  # fmt: skip
 """As pure, but for pydantic's models of what comes in from outside."""
 NO_IO = {"pathlib", "os", "socket", "subprocess", "time", "datetime", "random", "logging", "shutil", "tempfile", "io"}
 

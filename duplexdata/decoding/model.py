@@ -85,6 +85,7 @@ class LanguageModel:
                 str(folder) if folder.exists() else str(checkpoint),
                 dtype=_DTYPES[precision],
                 trust_remote_code=trust_remote_code,
+                use_safetensors=True,
             )
         except Exception as error:  # whatever the library meets in a damaged or missing checkpoint
             raise CheckpointError(

@@ -110,7 +110,7 @@ def _draw(
         return
     shown = ("tt_success", "isr", "overlap", "speaking")
     figure = Figure(figsize=(14, 4.2), layout="constrained")
-    colours = ["#c9c9c9", "#9dbde6", "#9a9a9a", "#3b6fb6", "#2f7d3b", "#c8382e"]
+    colours = ["#c9c9c9", "#9dbde6", "#9a9a9a", "#3b6fb6", "#7fb38a", "#2f7d3b", "#c8382e"]
     for at, name in enumerate(shown):
         axes = figure.add_subplot(1, len(shown), at + 1)
         metric = BY_NAME[name]

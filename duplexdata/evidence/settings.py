@@ -35,10 +35,17 @@ ARMS: Mapping[str, Arm] = {
     "weighted_brief": Arm("brief, paper's", brief=True),
     "uniform": Arm("uniform", "uniform"),
     "weighted": Arm("paper's"),
+    "uniform_dpo": Arm("uniform + DPO", "uniform", after="uniform"),
     "dpo": Arm("paper's + DPO", after="weighted"),
     "shuffled": Arm("control: shuffled", shuffled=True),
 }
-CLAIMS = (("uniform_brief", "weighted_brief"), ("uniform", "weighted"), ("weighted", "dpo"), ("weighted", "shuffled"))
+CLAIMS = (
+    ("uniform_brief", "weighted_brief"),
+    ("uniform", "weighted"),
+    ("uniform", "uniform_dpo"),
+    ("weighted", "dpo"),
+    ("weighted", "shuffled"),
+)
 """Pairs of arms that are compared, worse and better as the paper has it (the last: as a control must)."""
 
 
@@ -86,6 +93,7 @@ class Evidence:
             data=replace(sft.data, batch=self.dpo_batch),
             model=replace(sft.model, name=checkpoint),
             optim=OptimSettings(lr=self.dpo_lr, steps=self.dpo_steps),
+            weights=sft.weights,
             seed=seed,
         )
 

@@ -96,6 +96,10 @@ class _Bad(Exception):
 
 # --- values of a row ----------------------------------------------------------------------------------------
 
+MAX_DIALOGUE_CHARACTERS = 1_000_000
+"""Of all turns together; a longer one is no conversation but a document. A shard's dialogues are held at a time."""
+MAX_TURNS = 10_000
+"""Likewise."""
 _EXCERPT = 40
 """Characters of a row that a message shows at most."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -116,6 +120,8 @@ def _text(value: object, field: str) -> str:
         raise _Bad("wrong_type", f"{field}: expected text, found {_excerpt(value)}")
     if not value.strip():
         raise _Bad("empty_text", f"{field}: expected text, found {_excerpt(value)}")
+    if "\0" in value:
+        raise _Bad("nul_byte", f"{field}: a NUL character at position {value.index(chr(0))}")
     return _SURROGATE.sub("\ufffd", value)
 
 
@@ -125,6 +131,8 @@ def _items(row: Mapping[str, object], field: str) -> Sequence[object]:
         raise _Bad("wrong_type", f"{field}: expected a list, found {_excerpt(value)}")
     if not value:
         raise _Bad("no_turns", f"{field}: the list is empty")
+    if len(value) > MAX_TURNS:
+        raise _Bad("too_many_turns", f"{field}: {len(value)}, at most {MAX_TURNS} are read")
     return value
 
 
@@ -203,8 +211,16 @@ def _check_order(turns: Sequence[Turn]) -> None:
         raise _Bad("no_reply", "there is a user turn only")
 
 
+def _check_length(turns: Sequence[Turn]) -> None:
+    characters = sum([len(turn.text) for turn in turns])
+    if characters > MAX_DIALOGUE_CHARACTERS:
+        raise _Bad("dialogue_too_long", f"{characters} characters, at most {MAX_DIALOGUE_CHARACTERS} are read")
+
+
 # --- language and id ----------------------------------------------------------------------------------------
 
+_MAX_TAG = 35
+"""Characters. Source: RFC 5646, section 4.4.1: no registered tag needs more."""
 _TAG = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8})*")
 _LANGUAGE_NAMES: Mapping[str, str] = MappingProxyType(
     {"english": "en", "chinese": "zh", "german": "de", "french": "fr", "spanish": "es", "japanese": "ja"}
@@ -232,7 +248,7 @@ def _language(row: Mapping[str, object], configured: str | None, turns: Sequence
     if not isinstance(stated, str):
         raise _Bad("wrong_type", f"language: expected text, found {_excerpt(stated)}")
     tag = _LANGUAGE_NAMES.get(stated.strip().lower(), stated.strip())
-    if not _TAG.fullmatch(tag):
+    if len(tag) > _MAX_TAG or not _TAG.fullmatch(tag):
         raise _Bad("bad_language", f"language: expected a tag like 'en', found {_excerpt(stated)}")
     return tag
 
@@ -242,7 +258,10 @@ _MAX_ID = 120
 
 def safe_key(text: str) -> str:
     """A text as part of an id: one line without path separators, at most 120 characters; may be empty."""
-    key = "".join("_" if ch in "/\\" else ch for ch in text if unicodedata.category(ch)[0] != "C").strip()
+    if not text.isprintable():
+        kinds = ((ch, unicodedata.category(ch)[0]) for ch in text)
+        text = "".join(" " if kind == "Z" else ch for ch, kind in kinds if kind != "C")
+    key = text.replace("/", "_").replace("\\", "_").strip()
     if not key.strip("."):
         return ""
     # Two long ids may have the same beginning.
@@ -304,6 +323,7 @@ def parse_row(
                 raise _Bad("missing_field", f"there is no {field!r}")
         turns = _TURNS[shape](row)
         _check_order(turns)
+        _check_length(turns)
         tag = _language(row, language, turns)
     except _Bad as bad:
         return Rejected(bad.reason, bad.detail, where)

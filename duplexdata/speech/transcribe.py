@@ -30,7 +30,12 @@ class AsrTranscriber:
 
     def __init__(self, model: str, device: str = "auto") -> None:
         try:
-            self._pipeline = pipeline("automatic-speech-recognition", model=model, device=_device(device))
+            self._pipeline = pipeline(
+                "automatic-speech-recognition",
+                model=model,
+                device=_device(device),
+                model_kwargs={"use_safetensors": True},
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigError(f"quality.asr: {model} cannot be loaded as a speech recogniser: {error}") from error
         self._rate = int(self._pipeline.feature_extractor.sampling_rate)

@@ -13,13 +13,15 @@ from duplexdata.dialogue import Channel, Dialogue, Rejected, Turn
 from duplexdata.errors import SourceError
 from duplexdata.rng import stable_hash
 from duplexdata.shards import FileFacts, new_file, sha256
+from duplexdata.sources.ids import TakenIds
 from duplexdata.sources.read import read_dialogues
 from duplexdata.sources.shapes import SourceSpec
 from duplexdata.stages.plan import Plan, dialogues_wanted, ingest_fingerprint
 from duplexdata.stages.work import Counts, Marker, Shard, at_hand, read_marker, write_marker
 
 _CHUNK = 20_000
-"""Dialogues sorted at a time: bounds the memory, whatever the corpus."""
+_CHUNK_CHARACTERS = 256 * 1024 * 1024
+"""Dialogues sorted at a time, and characters of them: bound the memory, whatever the corpus."""
 _ROW_GROUP = 512
 _SCHEMA = pa.schema(
     [
@@ -48,7 +50,7 @@ def ingest(plan: Plan) -> Marker:
     examples: list[str] = []
     files: dict[str, FileFacts] = {}
     rows: list[tuple[float, str, Dialogue]] = []
-    kept = 0
+    kept = characters = 0
     for item in _all_sources(plan):
         if isinstance(item, Rejected):
             dropped[item.reason] += 1
@@ -57,9 +59,10 @@ def ingest(plan: Plan) -> Marker:
             continue
         kept += 1
         rows.append((*_place(item), item))
-        if len(rows) == _CHUNK:
+        characters += sum(len(turn.text) for turn in item.turns)
+        if len(rows) == _CHUNK or characters >= _CHUNK_CHARACTERS:
             _write_chunk(where, rows, files)
-            rows = []
+            rows, characters = [], 0
     if rows:
         _write_chunk(where, rows, files)
     if not kept:
@@ -75,10 +78,11 @@ def _all_sources(plan: Plan) -> Iterator[Dialogue | Rejected]:
     """Every source, each up to its share of what the run can use."""
     sources = plan.config.sources
     share = -(-dialogues_wanted(plan.config) // len(sources))
+    taken = TakenIds()
     for source in sources:
         limit = share if source.limit is None else min(share, source.limit)
         yield from read_dialogues(
-            SourceSpec(source.path, source.name, source.split, source.language, source.licence, limit)
+            SourceSpec(source.path, source.name, source.split, source.language, source.licence, limit), taken
         )
 
 

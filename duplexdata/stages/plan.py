@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from duplexdata.config import (
     fingerprint,
 )
 from duplexdata.errors import ConfigError
+from duplexdata.names import on_one_line
 from duplexdata.resources import data_file, folder
 from duplexdata.shards import sha256
 from duplexdata.speech.align import aligner_name, needs_aligner
@@ -148,7 +151,7 @@ def public_config(config: Config) -> Config:
     """The configuration as it may be published: local paths become names; no device, server, cache or key is named."""
 
     def name(path: str | None) -> str | None:
-        return Path(path).name if path is not None and Path(path).exists() else path
+        return on_one_line(Path(path).name) if path is not None and os.path.exists(path) else path
 
     sources = tuple(replace(s, path=name(s.path) or s.path) for s in config.sources)
     codec = replace(config.codec, checkpoint=name(config.codec.checkpoint), device="auto")
@@ -230,8 +233,12 @@ def dialogues_wanted(config: Config) -> int:
 def _identity(source: SourceConfig) -> list[object]:
     """The source as configured, and what tells that its file has changed."""
     path = data_file("corpus.jsonl") if source.path == "bundled" else Path(source.path)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
-    stats = [(p.name, p.stat().st_size, 0 if source.path == "bundled" else p.stat().st_mtime_ns) for p in files]
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if os.path.isdir(path) else [path]
+    stats = []
+    for file in files:
+        with suppress(OSError, ValueError):  # nothing of that name, or not any more: reading it will say so
+            found = file.stat()
+            stats.append((file.name, found.st_size, 0 if source.path == "bundled" else found.st_mtime_ns))
     return [as_dict(source), stats]
 
 
@@ -245,4 +252,4 @@ def codec_identity(config: Config) -> str:
 def _tokenizer_identity(config: Config) -> str:
     path = data_file("tokenizer") if config.layout.tokenizer == "embedded" else Path(config.layout.tokenizer)
     file = path / "tokenizer.json"
-    return sha256(file) if file.is_file() else config.layout.tokenizer
+    return sha256(file) if os.path.isfile(file) else config.layout.tokenizer

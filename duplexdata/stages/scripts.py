@@ -35,24 +35,47 @@ def write_scripts(plan: Plan, shard: Shard) -> Marker:
 
     Raises: WriterError, BudgetError: a language model is configured and cannot go on; what it wrote is kept.
     """
-    path, marker = scripts_path(plan, shard), scripts_marker_path(plan, shard)
-    if found := read_marker(plan.store, marker, plan.scripts):
+    if found := read_marker(plan.store, scripts_marker_path(plan, shard), plan.scripts):
         return found
+    if plan.config.writer.model is None:
+        return keep_scripts(plan, shard, plan_scripts(plan, shard))
+    with Scribe.of(plan) as scribe:
+        return keep_scripts(plan, shard, plan_scripts(plan, shard, scribe))
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """A shard's scripts, what was dropped on the way, and the marker's facts."""
+
+    scripts: tuple[Script, ...]
+    counts: tuple[Counts, ...]
+    facts: Mapping[str, object]
+
+
+def plan_scripts(plan: Plan, shard: Shard, scribe: Scribe | None = None) -> Scripted:
+    """A shard's scripts, without a file.
+
+    Args:
+        scribe: puts the texts of a language model into them; None: templates write everything.
+    """
     pool, duplicates = read_pool(plan, shard)
     planner = _Planner(plan, shard, pool)
-    writing: tuple[Counts, ...] = ()
-    facts: Mapping[str, object] = {}
-    if plan.config.writer.model is None:
-        scripts = planner.scripts()
-    else:
-        with Scribe.of(plan) as scribe:
-            scripts = iter([*planner.written_scripts(scribe)])
-            writing, facts = scribe.counts(), {"writing": scribe.facts()}
-    lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in scripts]
+    if scribe is None:
+        scripts = tuple(planner.scripts())
+        return Scripted(scripts, planner.counts(duplicates, len(scripts)), planner.facts())
+    scripts = tuple(planner.written_scripts(scribe))
+    counts = (*planner.counts(duplicates, len(scripts)), *scribe.counts())
+    return Scripted(scripts, counts, {**planner.facts(), "writing": scribe.facts()})
+
+
+def keep_scripts(plan: Plan, shard: Shard, planned: Scripted) -> Marker:
+    """Write a shard's scripts down; the stages that follow find them."""
+    path = scripts_path(plan, shard)
+    lines = [json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in planned.scripts]
     write_text(path, "".join(lines))
     files = {path.name: FileFacts(len(lines), path.stat().st_size, sha256(path))}
-    counts = (*planner.counts(duplicates, len(lines)), *writing)
-    return write_marker(plan.store, marker, Marker(plan.scripts, files, counts, {**planner.facts(), **facts}))
+    marker = Marker(plan.scripts, files, planned.counts, planned.facts)
+    return write_marker(plan.store, scripts_marker_path(plan, shard), marker)
 
 
 def scripts_marker_path(plan: Plan, shard: Shard) -> Path:
@@ -94,12 +117,6 @@ class _Seat:
 
     deck: Deck
     at: int
-
-
-def written_scripts(plan: Plan, shard: Shard, scribe: Scribe) -> Iterator[Script]:
-    """A shard's scripts by a writer, without a file."""
-    pool, _ = read_pool(plan, shard)
-    yield from _Planner(plan, shard, pool).written_scripts(scribe)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from duplexdata.config import Config
 from duplexdata.errors import ShardError
+from duplexdata.names import lies_inside
 from duplexdata.shards import FileFacts, write_json
 from duplexdata.storage import Store
 
@@ -123,6 +124,8 @@ def read_marker(store: Store, path: Path, fingerprint: str, *, check: bool = Tru
         marker = Marker(fingerprint, files, tuple(Counts(**c) for c in raw["counts"]), raw["facts"])
     except (ValueError, KeyError, TypeError, AttributeError, ShardError):
         return None  # no marker, or a damaged one
+    if not all(map(lies_inside, files)):
+        return None
     good = all(store.holds(path.parent / name, facts, check=check) for name, facts in files.items())
     return marker if good else None
 

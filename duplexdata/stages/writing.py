@@ -44,7 +44,12 @@ Job = tuple[K, PromptFile, Callable[[], Task]]
 
 def exchanges_wanted(dialogue: Dialogue, config: Config) -> int:
     """How many exchanges a single-turn dialogue is to have."""
-    drawn = int(rng_for(config.seed, dialogue.id, "exchanges").poisson(MEAN_EXCHANGES))
+    return exchanges_drawn(dialogue.id, config)
+
+
+def exchanges_drawn(dialogue_id: str, config: Config) -> int:
+    """The same, by the dialogue's id."""
+    drawn = int(rng_for(config.seed, dialogue_id, "exchanges").poisson(MEAN_EXCHANGES))
     return min(max(1, drawn), MOST_EXCHANGES, config.text.max_exchanges)
 
 

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from duplexdata.errors import DatasetError
 from duplexdata.manifest import NAME, read_manifest
 from duplexdata.rng import rng_for
+from duplexdata.shards import sha256
 from duplexdata.training.chat import ChatFormat
 from duplexdata.training.config import DataSettings
 from duplexdata.training.packing import Example
@@ -70,6 +71,7 @@ class DatasetFacts:
         tokenizer = folder / "tokenizer"
         if not (tokenizer / "tokenizer.json").is_file():
             raise DatasetError(f"{name} has no tokenizer/tokenizer.json: it holds no rows to train on")
+        _check_tokenizer(name, tokenizer, manifest["files"])
         rows: Counter[str] = Counter()
         for file, facts in manifest["files"].items():
             if file.endswith(".parquet"):
@@ -103,6 +105,19 @@ class DatasetFacts:
         raise DatasetError(
             f"{self.name}: split {split!r} of {config} is empty (it has {', '.join(splits) or 'no rows at all'})"
         )
+
+
+def _check_tokenizer(name: str, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Its files go into every checkpoint: none may be there, or be linked there, that the manifest does not vouch for.
+
+    Raises: DatasetError.
+    """
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
+        stated = files.get(f"tokenizer/{path.name}")
+        if stated is None:
+            raise DatasetError(f"{name}: tokenizer/{path.name} is not in its {NAME}; take it away")
+        if sha256(path) != stated["sha256"]:
+            raise DatasetError(f"{name}: tokenizer/{path.name} is not what its {NAME} says of it")
 
 
 def tokenizer_fingerprint(folder: Path) -> str:

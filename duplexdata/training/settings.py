@@ -35,6 +35,6 @@ def _named_weights(values: Mapping[str, Any] | None) -> dict[str, Any]:
     name = found.get("weights")
     if isinstance(name, str):
         if name not in WEIGHTS:
-            raise ConfigError(f"weights is {name!r}, expected {' or '.join(WEIGHTS)}, or a weight for each class")
+            raise ConfigError(f"weights is {name[:80]!r}, expected {' or '.join(WEIGHTS)}, or a weight for each class")
         found["weights"] = dict(WEIGHTS[name])
     return found

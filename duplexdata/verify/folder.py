@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from duplexdata.config import fingerprint
-from duplexdata.manifest import FORMAT, NAME
+from duplexdata.files import open_regular
+from duplexdata.manifest import FORMAT, NAME, is_facts
+from duplexdata.names import lies_inside
 from duplexdata.schema import CONFIGS
 from duplexdata.shards import sha256
 from duplexdata.verify.rules import Report, Violation, first_line
+from duplexdata.yaml_values import parse_yaml
 
 PATH = re.compile(r"^(/[^/\s]+/|[A-Za-z]:[\\/]|\\\\|file://|~[/\\])")
 _SHARD = re.compile(r"^(train|test)-(\d{5})-of-(\d{5})\.parquet$")
@@ -25,23 +26,19 @@ _SHARD = re.compile(r"^(train|test)-(\d{5})-of-(\d{5})\.parquet$")
 def read_manifest(dataset: Path) -> tuple[dict[str, Any] | None, list[Violation]]:
     """The manifest, if it can be worked with."""
     try:
-        manifest = json.loads((dataset / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with open_regular(dataset / NAME) as file:
+            manifest = json.loads(file.read().decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         return None, [Violation(NAME, None, "manifest", f"cannot be read: {first_line(error)}")]
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         return None, [Violation(NAME, None, "manifest", f"is of no format that is known, expected {FORMAT}")]
     files = manifest.get("files")
-    if not isinstance(files, dict) or not all(map(_is_facts, files.values())):
+    if not isinstance(files, dict) or not all(map(is_facts, files.values())):
         return None, [Violation(NAME, None, "manifest", "files: expected rows, bytes and sha256 of each")]
-    outside = [f for f in files if Path(f).is_absolute() or ".." in Path(f).parts]
+    outside = [f for f in files if not lies_inside(f)]
     if outside:
-        return None, [Violation(NAME, None, "manifest", f"files: {outside[0]} lies outside the dataset")]
+        return None, [Violation(NAME, None, "manifest", f"files: {outside[0]!r} lies outside the dataset")]
     return manifest, []
-
-
-def _is_facts(value: object) -> bool:
-    kinds = {"rows": int, "bytes": int, "sha256": str}
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> Iterator[Violation]:
@@ -110,11 +107,12 @@ def check_card(dataset: Path, files: Mapping[str, object]) -> Iterator[Violation
     """The YAML head names the files that are there, all of them and no others."""
     name = "README.md"
     try:
-        head = (dataset / name).read_text(encoding="utf-8").split("---\n", 2)[1]
+        with open_regular(dataset / name) as file:
+            head = file.read().decode("utf-8").split("---\n", 2)[1]
         stated = {
-            c["config_name"]: {f["split"]: f["path"] for f in c["data_files"]} for c in yaml.safe_load(head)["configs"]
+            c["config_name"]: {f["split"]: f["path"] for f in c["data_files"]} for c in parse_yaml(head)["configs"]
         }
-    except (OSError, ValueError, IndexError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         yield Violation(name, None, "card", f"its head cannot be read ({type(error).__name__}: {first_line(error)})")
         return
     there = {f.split("/")[0] for f in files if f.endswith(".parquet")}

@@ -226,15 +226,18 @@ def _common_voice(folder: Path, language: str | None) -> Corpus:
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        missing = {"client_id", "path", "sentence"} - set(rows.fieldnames or ())
-        if missing:
-            raise SourceError(f"{path}: the columns {', '.join(sorted(missing))} are missing")
-        for row in rows:
-            yield {k: v for k, v in row.items() if k is not None and isinstance(v, str)} | {
-                k: row.get(k) or "" for k in ("client_id", "path", "sentence")
-            }
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            missing = {"client_id", "path", "sentence"} - set(rows.fieldnames or ())
+            if missing:
+                raise SourceError(f"{path}: the columns {', '.join(sorted(missing))} are missing")
+            for row in rows:
+                yield {k: v for k, v in row.items() if k is not None and isinstance(v, str)} | {
+                    k: row.get(k) or "" for k in ("client_id", "path", "sentence")
+                }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:  # csv takes no cell of more than 131,072 characters
+        raise SourceError(f"{path}: cannot be read ({error})") from error
 
 
 def _text_of(path: Path) -> str:

@@ -24,7 +24,7 @@ from duplexdata.voices.bank import BankVoice, Fault
 from duplexdata.voices.corpora import Clip, Corpus, CorpusSpeaker, read_corpus
 from duplexdata.voices.deck import dealt, held_out
 from duplexdata.voices.judge import Measured, judge, measure
-from duplexdata.voices.load import FILE, read_prompt
+from duplexdata.voices.load import FILE, bank_file_rows, read_prompt_file
 from duplexdata.voices.rows import BadRow, parse_bank_row
 
 _BEST_SEC = 6.0
@@ -189,7 +189,7 @@ def _prepared(clip: Clip, language: str, limits: PromptLimits) -> _Chosen | Faul
     """The recording trimmed, resampled and levelled, if it was good before and is after."""
     if any(c.isdigit() for c in clip.transcript):
         return Fault("digits", clip.transcript)  # how they were read is not written
-    sound = read_prompt(clip.path.read_bytes())
+    sound = read_prompt_file(clip.path)
     if isinstance(sound, Fault):
         return sound
     samples, rate = sound
@@ -253,14 +253,10 @@ def _write_rows(out: Path, rows: list[dict[str, str]]) -> None:
     new = {row["id"] for row in rows}
     kept: list[dict[str, Any]] = []
     if (out / FILE).is_file():
-        for number, line in enumerate((out / FILE).read_text(encoding="utf-8-sig").splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                old = json.loads(line)
-            except ValueError:
-                raise ConfigError(f"{out / FILE}, row {number}: is no JSON; mend or remove it first") from None
-            if isinstance(old, dict) and old.get("id") not in new:
-                kept.append(old)
+        for number, old in bank_file_rows(out / FILE):
+            if isinstance(old, Fault):
+                raise ConfigError(f"{out / FILE}, row {number}: is no JSON object; mend or remove it first")
+            if old.get("id") not in new:
+                kept.append(dict(old))
     ordered = sorted([*kept, *rows], key=lambda row: str(row.get("id", "")))
     write_text(out / FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ordered))

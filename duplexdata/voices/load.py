@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,12 @@ import numpy as np
 import soundfile as sf
 
 from duplexdata.config import PromptLimits, VoicesConfig
-from duplexdata.errors import ConfigError
+from duplexdata.errors import ConfigError, SourceError
+from duplexdata.files import open_regular, read_small
+from duplexdata.names import on_one_line
 from duplexdata.resources import cache_folder
 from duplexdata.shards import put_in_place, temporary_name
+from duplexdata.sources.text_rows import read_text_rows
 from duplexdata.speech.base import Float32, Voice, VoicePrompt
 from duplexdata.voices.bank import NOT_A_RECORDING, BankVoice, Fault, Refused, VoiceBank
 from duplexdata.voices.deck import held_out
@@ -32,6 +35,10 @@ FILE = "voices.jsonl"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _LONGEST_SEC = 600
 """A file that is longer is no prompt, and is not read."""
+_MAX_SAMPLES = _LONGEST_SEC * 48_000 * 2
+"""Of all channels: silence at any rate in many channels is a few bytes of FLAC."""
+_MAX_BYTES = 4 * _MAX_SAMPLES + 1024 * 1024
+"""Of a recording, 4 a sample and a header."""
 
 
 @dataclass(slots=True)
@@ -121,7 +128,11 @@ def _surveyed(row: BankRow | BadRow, audio: Path | Fault | None, config: VoicesC
     if isinstance(audio, Fault):
         found.faults.append(audio)
         return found
-    data = audio.read_bytes()
+    try:
+        data = read_small(audio, _MAX_BYTES)
+    except OSError as error:
+        found.refuse("unreadable", f"cannot be read ({error.strerror or error})")
+        return found
     prompt = VoicePrompt(str(audio), row.transcript, hashlib.sha256(data).hexdigest())
     found.voice = _voice(row, prompt)
     sound = read_prompt(data)
@@ -142,12 +153,22 @@ def _judge(found: Surveyed, samples: Float32, rate: int, row: BankRow, limits: P
         found.faults += judge(measured, limits)
 
 
+def read_prompt_file(path: Path) -> tuple[Float32, int] | Fault:
+    """`read_prompt` of a file."""
+    try:
+        return read_prompt(read_small(path, _MAX_BYTES))
+    except OSError as error:
+        return Fault("unreadable", f"cannot be read ({error.strerror or error})")
+
+
 def read_prompt(data: bytes) -> tuple[Float32, int] | Fault:
     """Mono samples, shape (n,), and their rate; channels are averaged."""
     try:
         with sf.SoundFile(io.BytesIO(data)) as file:
             if file.frames > _LONGEST_SEC * file.samplerate:
                 return Fault("too_long", f"{file.frames / file.samplerate:.0f} s")
+            if file.frames * file.channels > _MAX_SAMPLES:
+                return Fault("too_many_samples", f"{file.frames} of {file.channels} channels, at most {_MAX_SAMPLES}")
             samples = file.read(dtype="float32", always_2d=True)
             rate = int(file.samplerate)
     except (OSError, sf.LibsndfileError, RuntimeError) as error:
@@ -235,36 +256,46 @@ def _with_splits(users: list[BankVoice], fraction: float) -> tuple[BankVoice, ..
 
 
 def _rows(config: VoicesConfig) -> Iterator[tuple[BankRow | BadRow, Path | Fault | None]]:
-    folder = Path(config.bank).expanduser()
-    if (folder / FILE).is_file():
+    folder = Path(os.path.expanduser(config.bank))
+    local = os.path.isdir(folder)
+    if os.path.lexists(folder / FILE):
         yield from _folder_rows(folder)
-    elif folder.is_dir() or (not folder.exists() and _HUB_ID.fullmatch(config.bank)):
-        yield from _hub_rows(config, local=folder.is_dir())
+    elif local or (not os.path.lexists(folder) and _HUB_ID.fullmatch(config.bank)):
+        yield from _hub_rows(config, local=local)
     else:
-        raise ConfigError(f"voices.bank: {config.bank} is neither a folder with {FILE} nor the id of a hub dataset")
+        shown = on_one_line(config.bank)
+        raise ConfigError(f"voices.bank: {shown} is neither a folder with {FILE} nor the id of a hub dataset")
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[BankRow | BadRow, Path | Fault | None]]:
-    try:
-        lines = (folder / FILE).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{folder / FILE}: cannot be read ({error})") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, raw in bank_file_rows(folder / FILE):
         where = f"{FILE}, row {number}"
-        try:
-            raw = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield BadRow(where, Fault("bad_row", f"is no JSON ({error})")), None
+        if isinstance(raw, Fault):
+            yield BadRow(where, raw), None
             continue
         row = parse_bank_row(raw, where)
         if isinstance(row, BadRow) or not row.file:
             yield row, None
-        elif (folder / row.file).is_file():
-            yield row, folder.resolve() / row.file
+        elif os.path.isfile(folder / row.file):
+            yield row, _inside(folder.resolve() / row.file, [folder])
         else:
-            yield row, Fault("missing_file", f"{row.file} is not there")
+            yield row, Fault("missing_file", f"{on_one_line(row.file)} is not there")
+
+
+def bank_file_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | Fault]]:
+    """The rows of a `voices.jsonl` with their numbers from 1; in the place of one that is no JSON object, why.
+
+    Raises: ConfigError: the file cannot be read.
+    """
+    try:
+        with open_regular(path) as file:
+            for row in read_text_rows(file, on_one_line(str(path)), may_be_array=False):
+                bad = Fault("bad_row", f"{row.reason}: {row.detail}")
+                yield row.number, bad if row.value is None else row.value
+    except SourceError as error:
+        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(f"{on_one_line(str(path))}: cannot be read ({error.strerror or error})") from error
 
 
 def _hub_rows(config: VoicesConfig, *, local: bool) -> Iterator[tuple[BankRow | BadRow, Path | Fault | None]]:
@@ -272,20 +303,46 @@ def _hub_rows(config: VoicesConfig, *, local: bool) -> Iterator[tuple[BankRow | 
     from datasets import Audio, load_dataset
 
     try:
-        splits = load_dataset(str(Path(config.bank).expanduser()) if local else config.bank, config.name)
+        splits = load_dataset(os.path.expanduser(config.bank) if local else config.bank, config.name)
     except Exception as error:  # the library raises whatever its parts do
         first = (str(error).strip().splitlines() or [""])[0][:200]
         raise ConfigError(f"voices.bank: {config.bank} cannot be loaded: {type(error).__name__}: {first}") from error
+    places = [Path(config.bank).expanduser()] if local else _hub_places(config.bank)
     for split in sorted(splits):
         rows = splits[split]
         column = next((c for c in ("audio", "file") if c in rows.column_names), None)
         if column is not None and isinstance(rows.features[column], Audio):
             rows = rows.cast_column(column, Audio(decode=False))
         for number, raw in enumerate(rows):
-            yield _hub_row(dict(raw), column, f"{split}, row {number}")
+            yield _hub_row(dict(raw), column, f"{split}, row {number}", places)
 
 
-def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankRow | BadRow, Path | Fault | None]:
+def _hub_places(name: str) -> list[Path]:
+    """Where the library keeps the files of a hub dataset, and what it unpacks of archives."""
+    from datasets import config
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return [Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}", Path(config.DOWNLOADED_DATASETS_PATH)]
+
+
+def _inside(path: Path, places: list[Path]) -> Path | Fault:
+    """The file, if it lies in one of the folders, links followed: a row must not name other files of this machine."""
+    if path.is_symlink():  # a folder that the hub's client has made consists of links into its cache
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        places = [*places, Path(HF_HUB_CACHE)]
+    if any(path.resolve().is_relative_to(place.resolve()) for place in places):
+        return path
+    return Fault("outside", "its recording lies outside the bank; copy it there")
+
+
+def _hub_row(
+    raw: dict[str, Any], column: str | None, where: str, places: list[Path]
+) -> tuple[BankRow | BadRow, Path | Fault | None]:
+    """
+    Args:
+        places: folders that a recording which is not in the row itself may lie in.
+    """
     audio = raw.pop(column, None) if column is not None else None
     if not isinstance(audio, Mapping):
         row = parse_bank_row(raw, where)
@@ -301,7 +358,10 @@ def _hub_row(raw: dict[str, Any], column: str | None, where: str) -> tuple[BankR
     if isinstance(row, BadRow):
         return row, None
     if data is None and path and Path(path).is_file():
-        data = Path(path).read_bytes()
+        file = _inside(Path(path).absolute(), places)
+        if isinstance(file, Fault):
+            return row, file
+        data = file.read_bytes()
     if data is None:
         return row, Fault("missing_file", "its recording is not in the dataset")
     return row, _kept(data, Path(name).suffix)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from duplexdata.names import lies_inside, on_one_line
 from duplexdata.voices.bank import ANY_LANGUAGE, Fault
 
 _SEXES = {
@@ -26,7 +27,9 @@ _SPLITS = {"": "", "train": "train", "test": "test", "validation": "test", "dev"
 _SPLITS |= {"assistant": "assistant", "both": "assistant"}
 _TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
 _PATH = re.compile(r"(/[^/\s]+/|[A-Za-z]:[\\/]|\\\\|file://|~[/\\])")
-_ID = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_MAX_ID = 200
+_MAX_TEXT = 10_000
+"""Characters of a field: a transcript of ten minutes."""
 _SETTINGS = {"rate": (80, 450), "pitch": (0, 99), "range": (0, 100)}
 """espeak-ng's numbers."""
 _SETTING = re.compile(r"[\w.+-]{1,100}")
@@ -35,7 +38,9 @@ _SETTING = re.compile(r"[\w.+-]{1,100}")
 class BankRow(BaseModel):
     """A row, checked. Text that is not there is empty."""
 
-    model_config = ConfigDict(extra="ignore", str_strip_whitespace=True, coerce_numbers_to_str=True, frozen=True)
+    model_config = ConfigDict(
+        extra="ignore", str_strip_whitespace=True, coerce_numbers_to_str=True, frozen=True, str_max_length=_MAX_TEXT
+    )
 
     id: str = ""
     file: str = Field("", validation_alias=AliasChoices("file", "audio", "path", "file_name"))
@@ -108,8 +113,7 @@ class BankRow(BaseModel):
     @field_validator("file")
     @classmethod
     def _inside(cls, value: str) -> str:
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or "\\" in value:
+        if value and not lies_inside(value):
             raise ValueError(f"is {value!r}, expected a path inside the bank's folder")
         return value
 
@@ -125,8 +129,8 @@ class BankRow(BaseModel):
             raise ValueError("file is missing (settings, for a voice that an engine makes up)")
         if self.file and not self.language:
             raise ValueError("language is missing")
-        if not _ID.fullmatch(self.name):
-            raise ValueError(f"id is {self.id!r}")
+        if not self.name.isprintable() or not 0 < len(self.name) <= _MAX_ID:
+            raise ValueError(f"id is {self.name[:40]!r}, expected 1 to {_MAX_ID} characters that can be printed")
         return self
 
     @property
@@ -154,9 +158,10 @@ def parse_bank_row(raw: object, where: str) -> BankRow | BadRow:
         return BadRow(where, Fault("bad_row", f"expected an object, found a {type(raw).__name__}"))
     try:
         return BankRow.model_validate(dict(raw))
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError) as error:
         name = raw.get("id")
-        return BadRow(f"{name} ({where})" if isinstance(name, str) and name else where, Fault("bad_row", _first(error)))
+        shown = f"{on_one_line(name[:80])} ({where})" if isinstance(name, str) and name else where
+        return BadRow(shown, Fault("bad_row", on_one_line(_first(error)[:300])))
 
 
 def _first(error: Exception) -> str:

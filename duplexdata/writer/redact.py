@@ -1,4 +1,4 @@
-"""Keys: read from the environment, and kept out of every text that leaves the process or is kept."""
+"""The key of a language model's endpoint, read from the environment."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ from collections.abc import Mapping
 
 from duplexdata.config import WriterConfig
 from duplexdata.errors import WriterError
+from duplexdata.redact import Redactor
 
-_LEAST = 8
-"""Shorter keys are placeholders ("none", "test"): taking them out would spoil texts."""
-
-
-class Redactor:
-    def __init__(self, key: str | None) -> None:
-        self._key = key if key is not None and len(key) >= _LEAST else None
-
-    def clean(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key else text
+__all__ = ["Redactor", "read_key"]
 
 
 def read_key(config: WriterConfig, environment: Mapping[str, str] = os.environ) -> str | None:

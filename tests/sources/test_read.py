@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from duplexdata.dialogue import Dialogue, Rejected
 from duplexdata.errors import SourceError
-from duplexdata.sources import read
+from duplexdata.sources import parquet as parquet_rows
+from duplexdata.sources import read, text_rows
 from duplexdata.sources.read import read_dialogues, resolve_name
 from duplexdata.sources.shapes import SourceSpec
 
@@ -48,7 +49,7 @@ def test_bad_lines_are_rejected_one_by_one_and_the_rest_is_read(tmp_path: Path) 
         "ultrachat/z",
         "nul_byte",
         "invalid_utf8",
-        "invalid_json",
+        "nested_too_deeply",
     ]
     bad = results(path)[1]
     assert isinstance(bad, Rejected) and bad.where == "x.jsonl, row 2"
@@ -57,12 +58,12 @@ def test_bad_lines_are_rejected_one_by_one_and_the_rest_is_read(tmp_path: Path) 
 def test_a_line_that_is_too_long_is_rejected_without_being_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "MAX_ROW_BYTES", 100_000)
+    monkeypatch.setattr(text_rows, "MAX_ROW_BYTES", 100_000)
     long = json.dumps({"id": "l", "data": ["x" * 5_000_000, "y"]})
     for name, text in (("x.jsonl", f"{LINE}\n{long}\n{LINE}"), ("x.json", f"[{LINE},{long},{LINE}]")):
         path = write(tmp_path / name, text)
         tracemalloc.start()
-        assert kinds(path) == ["ultrachat/a", "line_too_long", "ultrachat/a"]
+        assert kinds(path) == ["ultrachat/a", "line_too_long", "ultrachat/a~3"]
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 3_000_000
@@ -91,14 +92,14 @@ def test_an_array_is_read_the_same_in_chunks_of_any_size(
     file = tmp_path_factory.mktemp("chunks") / "x.json"
     file.write_bytes(text.encode("utf-8", "replace"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(read, "_CHUNK", chunk)
+        patch.setattr(text_rows, "CHUNK", chunk)
         read_rows = [row.value for row in read._read_text_file(file)]
     assert read_rows == json.loads(file.read_bytes())
 
 
 def test_a_spoilt_element_spoils_only_itself(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", f"[{LINE}, {{bad}}, 5,, {LINE}]")
-    assert kinds(path) == ["ultrachat/a", "invalid_json", "not_an_object", "invalid_json", "ultrachat/a"]
+    assert kinds(path) == ["ultrachat/a", "invalid_json", "not_an_object", "invalid_json", "ultrachat/a~5"]
 
 
 def test_a_cut_off_array_and_what_stands_behind_one_are_counted(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_cut_off_array_and_what_stands_behind_one_are_counted(tmp_path: Path) 
 
 
 def test_a_json_file_may_hold_lines(tmp_path: Path) -> None:
-    assert kinds(write(tmp_path / "x.json", f"\ufeff{LINE}\n{LINE}\n")) == ["ultrachat/a"] * 2
+    assert kinds(write(tmp_path / "x.json", f"\ufeff{LINE}\n{LINE}\n")) == ["ultrachat/a", "ultrachat/a~2"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "\n \n", "[ ]\n"])
@@ -132,7 +133,7 @@ def parquet(path: Path, rows: list[dict[str, object]]) -> str:
 
 
 def test_parquet_is_read_with_row_numbers_over_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read, "_PARQUET_ROWS", 2)
+    monkeypatch.setattr(parquet_rows, "_BATCH_ROWS", 2)
     rows: list[dict[str, object]] = [{"instruction": f"i{i}", "output": "o", "other": 1} for i in range(5)]
     rows[3]["output"] = ""
     got = results(parquet(tmp_path / "x.parquet", rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -325,6 +326,11 @@ def test_a_checkpoint_of_another_dataset(small_dataset: Path, trained: Path, tmp
         dpo(other, trained, tmp_path / "run")
     file = other / "tokenizer" / "tokenizer.json"
     file.write_text(file.read_text(encoding="utf-8").replace('"[PAD]"', '"[PADDING]"'), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"tokenizer\.json is not what its manifest\.json says"):
+        dpo(other, trained, tmp_path / "run")
+    files = read_manifest(other)["files"]
+    stated = {**files["tokenizer/tokenizer.json"], "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    other = changed(other, tmp_path / "third", files={**files, "tokenizer/tokenizer.json": stated})
     with pytest.raises(TrainingError, match="another dataset: its tokenizer is"):
         dpo(other, trained, tmp_path / "run")
 

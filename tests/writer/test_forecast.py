@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from duplexdata.cli import app
 from duplexdata.config import Config, LayoutConfig, MixConfig, ShardConfig, SpeechConfig, TextConfig, WriterConfig
-from duplexdata.forecast.sample import plan_writer
-from duplexdata.forecast.writer import Measured, forecast_writer, likely_tokens
+from duplexdata.forecast.plan import plan_build
+from duplexdata.forecast.writer import Measured, WriterForecast, forecast_writer, likely_tokens
 from duplexdata.writer.types import Task
 
 WRITER = WriterConfig(model="m", usd_per_million_input=1.0, usd_per_million_output=4.0)
@@ -37,13 +37,17 @@ def measured(tasks: list[Task], config: WriterConfig = WRITER) -> dict[str, Meas
     return found
 
 
+def plan_writer(config: Config, planned: int) -> WriterForecast | None:
+    return plan_build(config, sample=8, planned=planned, workers=1).writer
+
+
 def test_no_model_no_forecast() -> None:
-    assert plan_writer(replace(BASE, writer=WriterConfig()), sample=10, workers=1) is None
+    assert plan_writer(replace(BASE, writer=WriterConfig()), 10) is None
 
 
 def test_a_sample_tells_what_all_of_it_tells() -> None:
-    whole = plan_writer(BASE, sample=120, workers=1)
-    part = plan_writer(BASE, sample=50, workers=1)
+    whole = plan_writer(BASE, 120)
+    part = plan_writer(BASE, 50)
     assert whole is not None and part is not None
     assert (whole.sampled, part.sampled) == (120, 54)
     assert abs(part.total.texts / whole.total.texts - 1) < 0.25
@@ -51,12 +55,12 @@ def test_a_sample_tells_what_all_of_it_tells() -> None:
 
 
 def test_it_counts_what_is_asked_for_and_nothing_else() -> None:
-    found = plan_writer(BASE, sample=120, workers=1)
-    only = plan_writer(replace(BASE, writer=replace(WRITER, write=("distractor",))), sample=120, workers=1)
+    found = plan_writer(BASE, 120)
+    only = plan_writer(replace(BASE, writer=replace(WRITER, write=("distractor",))), 120)
     assert found is not None and only is not None
     assert [k.kind for k in only.kinds] == ["distractor"]
     assert only.kinds[0].texts == next(k for k in found.kinds if k.kind == "distractor").texts
-    dropping = plan_writer(replace(BASE, writer=replace(WRITER, on_failure="drop")), sample=120, workers=1)
+    dropping = plan_writer(replace(BASE, writer=replace(WRITER, on_failure="drop")), 120)
     assert dropping == found
 
 

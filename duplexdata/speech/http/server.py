@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from duplexdata.errors import ConfigError
+from duplexdata.redact import Redactor
 from duplexdata.speech.base import Speech, SpeechRequest
 from duplexdata.speech.http.answers import Fault, Reaction, judge
 from duplexdata.speech.http.prompts import Recording
@@ -186,8 +187,8 @@ class Server:
 
     def _judged(self, status: int, headers: httpx2.Headers, body: bytes) -> Speech | Fault:
         """See `judge`. A server that repeats the key does not get it into a message."""
-        if self._access.key and body[:4] != b"RIFF":
-            body = body.replace(self._access.key.encode(), b"***")
+        if body[:4] != b"RIFF":
+            body = Redactor(self._access.key).clean_bytes(body)
         return judge(status, headers, body, self._access.sample_rate, time.time())
 
 
