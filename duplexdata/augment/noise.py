@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import soxr
 from duplexdata.augment.config import AugmentConfig
 from duplexdata.augment.draw import NoiseFile
 from duplexdata.errors import ConfigError, SourceError
+from duplexdata.names import lies_inside, on_one_line
 from duplexdata.shards import sha256
 from duplexdata.units import SAMPLE_RATE
 
@@ -76,7 +78,7 @@ def noise_folder(config: AugmentConfig) -> NoiseFolder | None:
     """
     if config.noise.folder is None or not config.noise.share > 0:
         return None
-    path = Path(config.noise.folder).expanduser()
+    path = Path(os.path.expanduser(config.noise.folder))
     if not path.is_dir():
         raise ConfigError(f"augment.noise.folder: {path} is no folder")
     found = sorted(
@@ -89,7 +91,16 @@ def noise_folder(config: AugmentConfig) -> NoiseFolder | None:
     return NoiseFolder(path.resolve(), tuple(_examined(name, p) for name, p in found))
 
 
+def folder_name(folder: str | None) -> str | None:
+    """The folder's own name, without what is above it: as it may be published."""
+    if folder is None:
+        return None
+    return on_one_line(os.path.basename(os.path.abspath(os.path.expanduser(folder)))) or "noise"
+
+
 def _examined(name: str, path: Path) -> NoiseFile:
+    if not lies_inside(name):
+        raise ConfigError(f"augment.noise.folder: {on_one_line(str(path))!r} has a name that cannot stand in a row")
     try:
         info = sf.info(path)
         digest = sha256(path)

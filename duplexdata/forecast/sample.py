@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from duplexdata.augment.config import AugmentConfig
 from duplexdata.build import prepare
 from duplexdata.config import TEXT_LAYOUTS, Config, SpeechConfig
 from duplexdata.forecast.clock import Clock
@@ -97,7 +98,9 @@ def _silent(corpus: Corpus) -> Plan:
     """The same build without sound: texts and nominal times."""
     plan = corpus.plan
     emit = tuple(name for name in plan.config.layout.emit if name in TEXT_LAYOUTS)
-    config = replace(plan.config, speech=SpeechConfig(backend="nominal"), layout=replace(plan.config.layout, emit=emit))
+    layout = replace(plan.config.layout, emit=emit)
+    speech = SpeechConfig(backend="nominal")
+    config = replace(plan.config, speech=speech, augment=AugmentConfig(), layout=layout)
     silent = replace(make_plan(config, plan.store), ingest=plan.ingest)
     prepare(silent)
     return silent

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from duplexdata import __version__
-from duplexdata.augment.noise import NoiseFolder, noise_folder
+from duplexdata.augment.noise import NoiseFolder, folder_name, noise_folder
 from duplexdata.backends import asr_identity, checkpoint_identity, speech_settings, synthesizer_identity
 from duplexdata.config import (
     AlignConfig,
@@ -160,7 +160,7 @@ def public_config(config: Config) -> Config:
     speech = replace(SpeechConfig(model=name(config.speech.model)), **speech_settings(config.speech))
     quality = replace(config.quality, asr=name(config.quality.asr), asr_device="auto")
     align = AlignConfig(config.align.method, name(config.align.model))
-    noise = replace(config.augment.noise, folder=name(config.augment.noise.folder))
+    noise = replace(config.augment.noise, folder=folder_name(config.augment.noise.folder))
     writer = config.writer.public_part()
     if writer.model is not None:
         writer = replace(writer, model=model_name(writer.model))

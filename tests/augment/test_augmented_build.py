@@ -28,7 +28,10 @@ from duplexdata.augment.config import (
 )
 from duplexdata.augment.draw import draw
 from duplexdata.build import build
-from duplexdata.config import Config, MixConfig, ShardConfig, as_dict
+from duplexdata.config import Config, MixConfig, ShardConfig, SpeechConfig, as_dict
+from duplexdata.forecast.corpus import read_part
+from duplexdata.forecast.sample import plan_sample
+from duplexdata.forecast.spoken import speak_sample
 from duplexdata.manifest import read_manifest
 from duplexdata.records import read_conversations
 from duplexdata.stages.plan import make_plan
@@ -179,6 +182,14 @@ def test_the_recordings_of_noise_decide_and_where_they_lie_does_not(tmp_path: Pa
     sf.write(second / "rain.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 9000), 16_000)
     assert plan_of(first).speech != plan_of(second).speech
     assert plan_of(first).config_fingerprint != plan_of(second).config_fingerprint
+
+
+def test_a_build_with_it_can_be_forecast(tmp_path: Path) -> None:
+    config = replace(ON, speech=SpeechConfig(backend="tone"))
+    corpus = read_part(config, Store(tmp_path / "work"))
+    planned = plan_sample(corpus, 8)
+    assert sum(len(s.drawn) for s in planned.shards) > 0
+    assert speak_sample(corpus, planned, 4, 1) is not None
 
 
 # -- a folder of recordings

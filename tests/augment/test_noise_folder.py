@@ -13,7 +13,7 @@ import soundfile as sf
 import soxr
 
 from duplexdata.augment.config import AugmentConfig, NoiseConfig
-from duplexdata.augment.noise import NoiseFolder, check_installed, noise_folder
+from duplexdata.augment.noise import NoiseFolder, check_installed, folder_name, noise_folder
 from duplexdata.errors import ConfigError, SourceError
 
 Float32 = npt.NDArray[np.float32]
@@ -135,6 +135,21 @@ def test_a_file_that_is_no_recording_is_named(folder: Path, spoil: Callable[[Pat
     spoil(folder)
     with pytest.raises(ConfigError, match=r"bad\.(wav|flac)"):
         read_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["two\nlines.wav", "\udce9.wav"])
+def test_a_name_that_cannot_stand_in_a_row_is_refused(folder: Path, name: str) -> None:
+    shutil.copy(folder / "street" / "b.wav", folder / name)
+    with pytest.raises(ConfigError, match="name"):
+        read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("folder", "published"),
+    [("/data/noise/musan", "musan"), ("~/musan", "musan"), ("musan/", "musan"), ("/", "noise"), (None, None)],
+)
+def test_a_folder_is_published_without_what_is_above_it(folder: str | None, published: str | None) -> None:
+    assert folder_name(folder) == published
 
 
 def test_a_folder_without_recordings_or_that_is_not_there_is_named(tmp_path: Path) -> None:
