@@ -155,6 +155,10 @@ class Site:
         found.pop(os.getpid(), None)
         return {pid: command for pid, command in found.items() if command}  # a dead one that nobody waited for has none
 
+    @staticmethod
+    def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+        os.kill(pid, how)
+
     def healthy(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
