@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
@@ -44,7 +45,6 @@ def listening(pid: int) -> set[str]:
     sockets = {
         found[1]
         for link in Path(f"/proc/{pid}/fd").iterdir()
-        if link.exists() or link.is_symlink()
         if (found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())))
     }
     rows = [
@@ -64,7 +64,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(
         which = site.begin(**run.parameters, engine="dask", address=address)
         before = until(lambda: len(found := run.spoken()) >= 4 and found, 400, "four spoken shards", every=0.05)
         assert len(before) < 20
-        site.kill(workers[0], signal.SIGKILL)
+        os.kill(workers[0], signal.SIGKILL)
         ended = site.ended(which, 600)
     assert ended["state_type"] == "COMPLETED", ended["state"]
     run.check(undisturbed)

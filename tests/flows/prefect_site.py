@@ -67,13 +67,13 @@ class Site:
     def home(self) -> Path:
         return Path(self.env["PREFECT_HOME"])
 
-    def prefect(self, *arguments: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+    def prefect(self, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         return subprocess.run(
             command, cwd=ROOT, env=self.env, text=True, capture_output=True, timeout=timeout, check=False
         )
 
-    def build(self, timeout: float = 150, **parameters: object) -> subprocess.CompletedProcess[str]:
+    def build(self, timeout: float = 400, **parameters: object) -> subprocess.CompletedProcess[str]:
         """A run of the deployment, to its end."""
         options = [f"--param={name}={value}" for name, value in parameters.items()]
         return self.prefect("deployment", "run", "build/local", *options, "--watch", timeout=timeout)
@@ -155,10 +155,6 @@ class Site:
         found.pop(os.getpid(), None)
         return {pid: command for pid, command in found.items() if command}  # a dead one that nobody waited for has none
 
-    @staticmethod
-    def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
-        os.kill(pid, how)
-
     def healthy(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
@@ -205,7 +201,7 @@ def installation(home: Path, commands: Sequence[Sequence[str]]) -> Iterator[Site
     )
     try:
         with site.running("server", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)):
-            until(site.healthy, 120, f"the server, see {home / 'server.log'}")
+            until(site.healthy, 400, f"the server, see {home / 'server.log'}")
             for command in commands:
                 done = site.prefect(*command)
                 assert done.returncode == 0, done.stdout + done.stderr
