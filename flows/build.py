@@ -254,7 +254,9 @@ def runner_for(engine: EngineConfig, workers: int) -> TaskRunner[Any]:
         if engine.kind == "ray":
             from prefect_ray import RayTaskRunner
 
-            return RayTaskRunner(address=engine.address) if engine.address else RayTaskRunner({"num_cpus": workers})
+            if engine.address:
+                return RayTaskRunner(address=engine.address)
+            return RayTaskRunner(init_kwargs={"num_cpus": workers, "include_dashboard": False})
     except ImportError as error:
         raise ConfigError(
             f"engine.kind {engine.kind} needs pip install 'duplexdata[{engine.kind}]' ({error})"

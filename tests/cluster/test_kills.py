@@ -21,7 +21,7 @@ from duplexdata.storage import folder_at
 
 pytest.importorskip("espeakng_loader")
 pytestmark = pytest.mark.cluster
-SETTINGS = {"conversations": 320, "shards": {"conversations": 16, "test_fraction": 0.2}}
+SETTINGS = {"conversations": 144, "shards": {"conversations": 6, "test_fraction": 0.2}}
 STAGES = ("ingest-*", "scripts-*", "speech-*", "codes-*", "layouts-*", "dataset")
 KILLS = 20
 

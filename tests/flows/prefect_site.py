@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,10 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return str(self.last_run()["id"])
 
+    def cancel(self, which: str) -> None:
+        """As `prefect flow-run cancel` does, without the time that takes to start."""
+        self.post(f"flow_runs/{which}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A process of this installation, in a group of its own; what it says is in `name`.log.
 
@@ -110,22 +114,23 @@ class Site:
         finally:
             end(process)
 
-    def worker(self, name: str = "worker") -> Any:
+    def worker(self, name: str = "worker", *more: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """A Prefect worker of the pool, while the context lasts."""
-        options = ("--pool", "local", "--name", name, "--install-policy", "never")
+        options = ("--pool", "local", "--name", name, "--install-policy", "never", *more)
         return self.running(name, "prefect", "worker", "start", *options)
 
     def log(self, name: str) -> str:
         return (self.home / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def find(self, what: str, **filters: object) -> list[dict[str, Any]]:
+    def post(self, path: str, body: object) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/{what}/filter",
-            data=json.dumps(filters).encode(),
-            headers={"Content-Type": "application/json"},
+            f"{self.url}/{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return list(json.load(answer))
+        with urllib.request.urlopen(request, timeout=100) as answer:
+            return json.load(answer)
+
+    def find(self, what: str, **filters: object) -> list[dict[str, Any]]:
+        return list(self.post(f"{what}/filter", filters))
 
     def last_run(self) -> dict[str, Any]:
         return self.find("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
