@@ -28,7 +28,7 @@ from duplexdata.speech.voices import assistant_voice
 from duplexdata.verify import verify
 
 pytest.importorskip("espeakng_loader")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SMALL = Config(conversations=16, shards=ShardConfig(conversations=12, test_fraction=0.25))
 
 
@@ -215,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
             samples = np.clip(40 * samples, -1, 1)
         if fault == "endless":
             counted = self.server.speak(", ".join(map(str, range(100, 200))))
-            samples = np.concatenate([counted] * (1 + 240 * rate // len(counted)))
+            samples = np.concatenate([counted] * (1 + 120 * rate // len(counted)))
         body = io.BytesIO()
         sf.write(body, samples, rate, format="WAV", subtype="FLOAT")
         self._answer(body.getvalue(), "audio/wav")
