@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.runs import TWENTY_SHARDS, Run
-from tests.flows.prefect_site import SET_UP, Site, installation
+from tests.flows.prefect_site import SET_UP, Site, installation, until
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,6 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def nothing_left(site: Site) -> Iterator[None]:
     """After the test no process of the installation runs that did not run before it."""
-    before = site.processes()
+    before = set(site.processes())
     yield
-    left = {pid: command for pid, command in site.processes().items() if pid not in before}
-    assert not left, left
+    until(lambda: set(site.processes()) <= before, 60, f"the end of {site.processes()}, but for {before}")
