@@ -63,7 +63,7 @@ def test_a_run_whose_worker_alone_is_killed_ends_and_is_gone_on_with(
 
 
 def test_a_cancelled_run_stops_in_seconds_and_is_gone_on_with(site: Site, tmp_path: Path) -> None:
-    settings = TWENTY_SHARDS | {"conversations": 240, "shards": {"conversations": 12, "test_fraction": 0.2}}
+    settings = TWENTY_SHARDS | {"conversations": 120, "shards": {"conversations": 6, "test_fraction": 0.2}}
     run, expected = Run(tmp_path / "cancelled", settings), Run(tmp_path / "expected", settings).undisturbed()
     others = site.processes()
     with site.worker("cancelling") as worker:
