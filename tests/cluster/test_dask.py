@@ -68,4 +68,4 @@ def test_a_worker_killed_in_the_middle_costs_nothing(
         ended = site.ended(which, 600)
     assert ended["state_type"] == "COMPLETED", ended["state"]
     run.check(undisturbed, kept=before)
-    assert "Removing worker" in site.log("dask-scheduler")
+    assert "Remove worker addr" in site.log("dask-scheduler")
