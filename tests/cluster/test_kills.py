@@ -38,7 +38,7 @@ def _hashes(dataset: Path) -> dict[str, str]:
 def _check_visible_files(folder: Path) -> None:
     """Read every file that has its final name."""
     for path in folder.rglob("*"):
-        if not path.is_file() or path.name.endswith(".tmp"):
+        if not path.is_file() or any(part.endswith(".tmp") for part in path.relative_to(folder).parts):
             continue
         if path.suffix == ".parquet":
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
