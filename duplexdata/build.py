@@ -12,6 +12,7 @@ from typing import Any
 
 from duplexdata.augment.noise import check_installed
 from duplexdata.backends import SPEECH_TOKENIZERS, check_synthesizer, codebook_size, device_count
+from duplexdata.claim import claimed
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
 from duplexdata.errors import ConfigError, ShardError, Stopped
@@ -26,7 +27,7 @@ from duplexdata.stages.scripts import scripts_marker_path, write_scripts
 from duplexdata.stages.speak import marker_path, speak
 from duplexdata.stages.work import Marker, Shard, read_marker, shards_of
 from duplexdata.stopping import Stop, stoppable
-from duplexdata.storage import RemoteFolder, Store, folder_at
+from duplexdata.storage import Folder, RemoteFolder, Store, folder_at
 from duplexdata.writer.redact import read_key
 from duplexdata.writer.usage import read_spending
 
@@ -65,6 +66,22 @@ def build(
     plan = make_plan(config, Store.of(target.work))
     if is_complete(plan, target):
         return False
+    with claimed(target):
+        if is_complete(plan, target):  # another run of it has just ended
+            return False
+        _work(plan, target, workers, report)
+        if (spent := read_spending(plan.work, config.writer)) is not None:
+            # Not for the dataset, whose bytes do not depend on which replies were known already.
+            usd = "" if spent["usd"] is None else f", {spent['usd']:,.2f} USD"
+            tokens = f"{spent['prompt_tokens']:,} tokens in, {spent['completion_tokens']:,} out"
+            tell(f"spent on the language model by this run: {spent['replies_paid']:,} replies, {tokens}{usd}")
+        if not keep_work:
+            plan.store.remove_all()
+    return True
+
+
+def _work(plan: Plan, target: Folder, workers: int, report: Report) -> None:
+    config = plan.config
     shards = shards_of(config)
     with (
         running(config.speech) as speech,
@@ -74,14 +91,6 @@ def build(
         prepare(plan)
         done = pool.run(plan.with_speech(speech), shards, report)
     assemble(plan, shards, gather(read, done), target)
-    if (spent := read_spending(plan.work, config.writer)) is not None:
-        # Not for the dataset, whose bytes do not depend on which replies were known already.
-        usd = "" if spent["usd"] is None else f", {spent['usd']:,.2f} USD"
-        tokens = f"{spent['prompt_tokens']:,} tokens in, {spent['completion_tokens']:,} out"
-        tell(f"spent on the language model by this run: {spent['replies_paid']:,} replies, {tokens}{usd}")
-    if not keep_work:
-        plan.store.remove_all()
-    return True
 
 
 def gather(read: Marker, done: Sequence[ShardMarkers]) -> Markers:

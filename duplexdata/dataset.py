@@ -46,6 +46,8 @@ def check_target(out: Folder) -> None:
 def assemble(plan: Plan, shards: Sequence[Shard], markers: Markers, out: Folder) -> None:
     """Put a finished run's files into `out`. Interrupted, it can be run again; the manifest is written last."""
     check_target(out)
+    if is_complete(plan, out):
+        return  # another machine's run of the same dataset was faster
     _remove_old(out)
     files: dict[str, FileFacts] = {}
     for i, shard in enumerate(shards):

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from duplexdata.claim import claimed
 from duplexdata.config import Config, LayoutConfig
 from duplexdata.config_file import load_config
 from duplexdata.dataset import check_target, copy_tokenizer, finish, place, put_tokenizer
@@ -51,8 +52,23 @@ def reemit(
     target = LocalFolder(out.resolve())
     check_target(target)
     config = _new_config(old, tokenizer, blocks, slicing, layouts, trust_remote_code)
+    with claimed(target):
+        _write(dataset, old, target, config, tokenizer, trust_remote_code, report)
+    if tdm_jsonl is not None:
+        write_tdm_jsonl(out, tdm_jsonl)
+
+
+def _write(
+    dataset: Path,
+    old: dict[str, Any],
+    target: LocalFolder,
+    config: Config,
+    tokenizer: str | None,
+    trust_remote_code: bool,
+    report: Callable[[int], None],
+) -> None:
     layout = config.layout
-    shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(target.path, ignore_errors=True)
     work = target.work.path
     shutil.rmtree(work, ignore_errors=True)
     files: dict[str, FileFacts] = {}
@@ -68,8 +84,6 @@ def reemit(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     finish(target, _new_manifest(old, config, files, vocabulary, emitted), files)
-    if tdm_jsonl is not None:
-        write_tdm_jsonl(out, tdm_jsonl)
 
 
 def _new_config(

@@ -26,6 +26,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
 from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare
+from duplexdata.claim import claimed
 from duplexdata.config import Config, EngineConfig, as_dict
 from duplexdata.config_file import load_config, sources_override
 from duplexdata.dataset import assemble, check_target, is_complete
@@ -114,18 +115,19 @@ def build(
     check_target(folder)
     check_backends(resolved)
     plan = make_plan(resolved, Store.of(folder.work))
+    check_reach(resolved.engine, folder, workers)
+    shards = shards_of(resolved)
     if is_complete(plan, folder):
         get_run_logger().info("%s is complete: nothing to do", folder.shown)
         return folder.shown
 
-    check_reach(resolved.engine, folder, workers)
-    shards = shards_of(resolved)
-    well(read_sources(plan, return_state=True))
-    if resolved.engine.kind == "pool":
-        deal_to_pool(plan, shards, out, workers)
-    else:
-        work_on(plan, shards, workers)
-    well(put_together(plan, shards, folder, return_state=True))
+    with claimed(folder):
+        well(read_sources(plan, return_state=True))
+        if resolved.engine.kind == "pool":
+            deal_to_pool(plan, shards, out, workers)
+        else:
+            work_on(plan, shards, workers)
+        well(put_together(plan, shards, folder, return_state=True))
     describe(folder)
     return folder.shown
 
@@ -253,7 +255,9 @@ def runner_for(engine: EngineConfig, workers: int) -> TaskRunner[Any]:
         if engine.kind == "ray":
             from prefect_ray import RayTaskRunner
 
-            return RayTaskRunner(address=engine.address) if engine.address else RayTaskRunner({"num_cpus": workers})
+            if engine.address:
+                return RayTaskRunner(address=engine.address)
+            return RayTaskRunner(init_kwargs={"num_cpus": workers, "include_dashboard": False})
     except ImportError as error:
         raise ConfigError(
             f"engine.kind {engine.kind} needs pip install 'duplexdata[{engine.kind}]' ({error})"

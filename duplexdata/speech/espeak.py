@@ -27,6 +27,7 @@ _AHEAD = 4
 _LONGEST = 8_000
 """Characters of one utterance: about eight minutes."""
 _ATTEMPTS = 3
+_HELPER = Path(__file__).with_name("espeak_helper.py")
 _PRIMARY = {"zh": "cmn", "no": "nb"}
 
 
@@ -102,10 +103,9 @@ class EspeakSynthesizer:
     # -- the pipe
 
     def _start(self) -> dict[str, object]:
-        script = Path(__file__).with_name("espeak_helper.py")
         arguments = [self._library, self._data, str(self._timeout), str(self._voices_kept)]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(script), *arguments],
+            [sys.executable, "-I", str(_HELPER), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},

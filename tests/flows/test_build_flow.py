@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import tomllib
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,16 +17,13 @@ from typing import Any
 import pytest
 import yaml
 
-from duplexdata.build import build
-from duplexdata.config_file import load_config
 from duplexdata.errors import ConfigError, ShardError
 from duplexdata.stages.speak import conversations_path
+from tests.flows.prefect_site import HEARTBEAT_SEC, ROOT, SET_UP, Site, hashes, installation, plain_build, until
 
 pytest.importorskip("prefect", reason="the extra [prefect] is not installed")
 
-ROOT = Path(__file__).resolve().parents[2]
 PREFECT_YAML = yaml.safe_load((ROOT / "flows/prefect.yaml").read_text(encoding="utf-8"))
-HEARTBEAT_SEC = 30
 
 
 @pytest.fixture(scope="module")
@@ -41,27 +33,6 @@ def flow_module() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def plain_build(out: Path, config: str | None = None, **settings: object) -> dict[str, str]:
-    """What the same settings give without Prefect."""
-    build(load_config(config, settings), out, workers=1, report=lambda *_: None)
-    return hashes(out)
-
-
-def hashes(dataset: Path) -> dict[str, str]:
-    """Of every file that the manifest names, and of the manifest."""
-    names = json.loads((dataset / "manifest.json").read_text(encoding="utf-8"))["files"]
-    return {n: hashlib.sha256((dataset / n).read_bytes()).hexdigest() for n in [*names, "manifest.json"]}
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"waited {seconds} s in vain: {what}")
 
 
 # -- what can be known without a server
@@ -144,124 +115,11 @@ def test_a_wrong_setting_is_one_clear_error(harness: None, flow_module: ModuleTy
 # -- as in the README: a server, a worker, deployments
 
 
-@dataclass(frozen=True)
-class Site:
-    """A Prefect installation of the test's own."""
-
-    url: str
-    env: dict[str, str]
-
-    def prefect(self, *arguments: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=self.env, text=True, capture_output=True, timeout=timeout, check=False
-        )
-
-    def build(self, **parameters: object) -> subprocess.CompletedProcess[str]:
-        options = [f"--param={name}={value}" for name, value in parameters.items()]
-        return self.prefect("deployment", "run", "build/local", *options, "--watch")
-
-    def find(self, what: str, **filters: object) -> list[dict[str, Any]]:
-        request = urllib.request.Request(
-            f"{self.url}/{what}/filter",
-            data=json.dumps(filters).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return list(json.load(answer))
-
-    def last_run(self) -> dict[str, Any]:
-        return self.find("flow_runs", sort="EXPECTED_START_TIME_DESC", limit=1)[0]
-
-    def tasks(self, run: dict[str, Any]) -> list[dict[str, Any]]:
-        return self.find("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
-
-    def processes(self) -> dict[int, str]:
-        """Command lines of all that belongs to this installation, by process id."""
-        mark = f"PREFECT_HOME={self.env['PREFECT_HOME']}".encode()
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue
-        found.pop(os.getpid(), None)
-        return found
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if sys.platform != "linux":
-        pytest.skip("finds its processes in /proc")
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    others = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    site = Site(
-        f"http://127.0.0.1:{port}/api",
-        others
-        | {
-            "PREFECT_HOME": str(home),
-            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SEC),
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "DO_NOT_TRACK": "1",
-            "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(home / "huggingface"),
-        },
-    )
-    started = []
-    try:
-        started.append(start(site, home / "server.log", "server", "start", "--host", "127.0.0.1", "--port", str(port)))
-        until(lambda: healthy(site), 120, f"the server, see {home / 'server.log'}")
-        for command in (
-            ("work-pool", "create", "local", "--type", "process"),
-            ("deploy", "--prefect-file", "flows/prefect.yaml", "--all"),
-            ("automation", "create", "--from-file", "flows/zombies.yaml"),
-        ):
-            done = site.prefect(*command)
-            assert done.returncode == 0, done.stdout + done.stderr
-        started.append(
-            start(site, home / "worker.log", "worker", "start", "--pool", "local", "--install-policy", "never")
-        )
+    zombies = ("automation", "create", "--from-file", "flows/zombies.yaml")
+    with installation(tmp_path_factory.mktemp("prefect"), [*SET_UP, zombies]) as site, site.worker():
         yield site
-    finally:
-        for process in reversed(started):
-            process.terminate()
-        for process in reversed(started):
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for pid in site.processes():
-            os.kill(pid, signal.SIGKILL)
-
-
-def start(site: Site, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """With SIGINT as a terminal gives it: where it is ignored, a worker does not obey SIGTERM either."""
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "prefect", *arguments],
-            cwd=ROOT,
-            env=site.env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-
-def healthy(site: Site) -> bool:
-    try:
-        with urllib.request.urlopen(f"{site.url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 @pytest.mark.slow
@@ -298,10 +156,7 @@ def test_a_deployment_builds_once_and_the_same_as_without_prefect(site: Site, tm
 def test_a_killed_run_is_gone_on_with(site: Site, tmp_path: Path) -> None:
     """The engine is killed once a shard is spoken; that shard's file is the one that ends up in the dataset."""
     out, work = tmp_path / "dataset", tmp_path / ".dataset.work"
-    parameters = f'{{"conversations": 100, "out": "{out}"}}'
-    begun = site.prefect("deployment", "run", "build/local", "--params", parameters)
-    assert begun.returncode == 0, begun.stdout + begun.stderr
-    killed = site.last_run()
+    killed = site.run(site.begin(conversations=100, out=str(out)))
     marker = until(lambda: next(work.glob("speech-*/*.done.json"), None), 100, "a spoken shard")
     spoken = marker.with_name(marker.name.replace(".done.json", ".parquet"))
     inode = spoken.stat().st_ino
