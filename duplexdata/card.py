@@ -125,11 +125,14 @@ def _augmented(augment: Mapping[str, Any]) -> str:
             echo["share"],
             f"the assistant's echo {_bounds(echo['delay_ms'])} ms late and {_bounds(echo['attenuation_db'])} dB down",
         ),
-        (distractor["side_talk"], f"distractors as side talk at {distractor['side_talk_db']:g} dB"),
-        (distractor["background"], f"distractors from the background at {distractor['background_db']:g} dB"),
     ]
-    done = "; ".join(f"{what} ({100 * share:g} %)" for share, what in kinds if share > 0)
-    return f"The user's channel was augmented, in so many conversations: {done}. See the column `augmentation`."
+    done = [f"{what} ({100 * share:g} %)" for share, what in kinds if share > 0]
+    done += [
+        f"distractors {where} at {distractor[f'{key}_db']:g} dB ({100 * distractor[key]:g} % of them)"
+        for key, where in (("side_talk", "as side talk"), ("background", "from the background"))
+        if distractor[key] > 0
+    ]
+    return f"The user's channel was augmented (shares of the conversations): {'; '.join(done)}. See `augmentation`."
 
 
 def _bounds(range_: Sequence[float]) -> str:
