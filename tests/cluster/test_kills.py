@@ -50,11 +50,12 @@ def _check_visible_files(folder: Path) -> None:
 
 
 def _files(stages: Sequence[str], out: Path) -> dict[Path, str]:
-    """Of some stages, those being written too (their names hold the writer's process number)."""
+    """Of some stages, those being written too (their names hold the writer's process number); not the tokenizer, which
+    all shards share."""
     found = {}
     for stage in stages:
         where = [out] if stage == "dataset" else list(folder_at(out).work.path.glob(stage))
-        found |= {p: stage for folder in where for p in folder.rglob("*") if p.is_file()}
+        found |= {p: stage for folder in where for p in folder.rglob("*") if p.is_file() and "tokenizer" not in str(p)}
     return found
 
 
