@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from duplexdata.backends import SPEECH_TOKENIZERS, check_synthesizer, codebook_s
 from duplexdata.claim import claimed
 from duplexdata.config import Config
 from duplexdata.dataset import assemble, check_target, is_complete
-from duplexdata.errors import ConfigError, ShardError, Stopped
+from duplexdata.errors import ConfigError, DatasetError, ShardError, Stopped
 from duplexdata.manifest import Markers
 from duplexdata.pools import Processes
 from duplexdata.speech.running import running
@@ -65,6 +66,8 @@ def build(
     check_backends(config)
     plan = make_plan(config, Store.of(target.work))
     if is_complete(plan, target):
+        if not keep_work:
+            tidy(plan, target)
         return False
     with claimed(target):
         if is_complete(plan, target):  # another run of it has just ended
@@ -78,6 +81,13 @@ def build(
         if not keep_work:
             plan.store.remove_all()
     return True
+
+
+def tidy(plan: Plan, target: Folder) -> None:
+    """Take away what a run has left that was killed between the manifest and its end."""
+    if plan.store.local.exists():
+        with suppress(DatasetError, OSError), claimed(target):
+            plan.store.remove_all()
 
 
 def _work(plan: Plan, target: Folder, workers: int, report: Report) -> None:

@@ -25,7 +25,7 @@ from prefect.states import Failed, State
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
-from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare
+from duplexdata.build import check_backends, encoders, fused, gather, markers_of, prepare, tidy
 from duplexdata.claim import claimed
 from duplexdata.config import Config, EngineConfig, as_dict
 from duplexdata.config_file import load_config, sources_override
@@ -118,6 +118,7 @@ def build(
     check_reach(resolved.engine, folder, workers)
     shards = shards_of(resolved)
     if is_complete(plan, folder):
+        tidy(plan, folder)
         get_run_logger().info("%s is complete: nothing to do", folder.shown)
         return folder.shown
 

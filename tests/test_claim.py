@@ -94,3 +94,16 @@ def test_a_dataset_at_a_url_is_claimed_on_this_machine(tmp_path: Path, monkeypat
     url = "memory://bucket/dataset"
     with _another(url), pytest.raises(DatasetError, match=f"at work on {url}"), claimed(folder_at(url)):
         raise AssertionError("two hold it")
+
+
+def test_what_a_run_left_that_was_killed_behind_its_last_file_is_taken_away(tmp_path: Path) -> None:
+    out, work = tmp_path / "dataset", tmp_path / ".dataset.work"
+    config = load_config("duplex-ultrachat", {"conversations": 4})
+    assert build(config, out, workers=1, report=lambda *_: None, keep_work=True)
+    assert not build(config, out, workers=1, report=lambda *_: None, keep_work=True)
+    assert work.exists()
+    with _another(out):
+        assert not build(config, out, workers=1, report=lambda *_: None)
+        assert work.exists(), "another run may need it"
+    assert not build(config, out, workers=1, report=lambda *_: None)
+    assert [p.name for p in tmp_path.iterdir()] == ["dataset"]
