@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ import typer
 
 from duplexdata.errors import ConfigError, DuplexDataError, Stopped, of_the_system
 from duplexdata.names import file_name, printable
+from duplexdata.speech.cosyvoice.cli import cosyvoice_env, serve_cosyvoice
+from duplexdata.training.cli import app as train
 from duplexdata.voices.commands import app as voices
 
 FAILED, MISUSED = 1, 2
@@ -30,6 +31,9 @@ app = typer.Typer(
 )
 
 app.add_typer(voices)
+app.add_typer(train)
+app.command("cosyvoice-env")(cosyvoice_env)
+app.command("serve-cosyvoice")(serve_cosyvoice)
 
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DIR_OR_URL", help="A dataset: its folder, or s3://… and the like.", show_default=False)
@@ -352,189 +356,6 @@ def tokenize(
         typer.echo(json.dumps({"file": str(path), "tokens": tokenizer.encode([samples])[0].tolist()}))
     if failed:
         raise typer.Exit(FAILED)
-
-
-train = typer.Typer(
-    name="train", help="Train a causal LM on a dataset's rows.", no_args_is_help=True, pretty_exceptions_enable=False
-)
-app.add_typer(train)
-
-DatasetOption = Annotated[
-    str | None,
-    typer.Option(metavar="DIR_OR_HUB_ID", help="The dataset (needed, here or in the settings).", show_default=False),
-]
-RunOption = Annotated[Path, typer.Option(metavar="DIR", help="Where the run goes: logs, checkpoints, final/.")]
-SeedOption = Annotated[int | None, typer.Option(help="Of weights and order (default: 0).")]
-StepsOption = Annotated[int | None, typer.Option(help="Steps (default: as epochs say; DPO: 200).")]
-EpochsOption = Annotated[float | None, typer.Option(help="Instead of steps (default: 1; DPO: none).")]
-BatchOption = Annotated[int | None, typer.Option(help="Conversations or pairs in a step (default: 32).")]
-MaxTokensOption = Annotated[
-    int | None, typer.Option(help="Most tokens at once; longer rows are left out (default: 8192).")
-]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu or cuda (default: auto).")]
-PrecisionOption = Annotated[str | None, typer.Option(help="auto, fp32 or bf16 (default: auto).")]
-TrustOption = Annotated[bool, typer.Option(help="Let the model's own code run.")]
-
-
-@train.command("sft")
-def train_sft(
-    dataset: DatasetOption = None,
-    out: RunOption = Path("sft-run"),
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Settings as YAML, or the rows to train on: sft, duo, tdm.")
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="tiny, small, a causal LM's folder or hub id, or a run (default: tiny)."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="Of the loss by token: paper or uniform (default: paper).")
-    ] = None,
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    epochs: EpochsOption = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate (default: 1e-5; random weights: 2e-3).")] = None,
-    batch: BatchOption = None,
-    max_tokens: MaxTokensOption = None,
-    streaming: Annotated[bool | None, typer.Option("--streaming", help="Read rows as they come.")] = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    trust_remote_code: TrustOption = False,
-) -> None:
-    """Supervised fine-tuning. Run again after an interruption, it goes on where it stopped."""
-    from duplexdata.training import commands
-
-    options: dict[str, Any] = {
-        "data": {"dataset": dataset, "batch": batch, "max_tokens": max_tokens, "streaming": streaming},
-        "model": _model_options(model, device, precision, trust_remote_code),
-        "optim": {"lr": lr, "steps": steps, "epochs": epochs},
-        "weights": weights,
-        "seed": seed,
-    }
-    commands.sft(config, options, out)
-
-
-@train.command("dpo")
-def train_dpo(
-    dataset: DatasetOption = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="RUN", help="The SFT run to start from (needed).", show_default=False)
-    ] = None,
-    out: RunOption = Path("dpo-run"),
-    config: Annotated[str | None, typer.Option(metavar="FILE", help="Settings as YAML.")] = None,
-    beta: Annotated[float | None, typer.Option(help="Of the preference loss (default: 0.5).")] = None,
-    weights: Annotated[str | None, typer.Option(help="Of the SFT part: paper or uniform (default: paper).")] = None,
-    seed: SeedOption = None,
-    steps: StepsOption = None,
-    epochs: EpochsOption = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate (default: 3e-7; random weights at first: 1e-4).")
-    ] = None,
-    batch: BatchOption = None,
-    max_tokens: MaxTokensOption = None,
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    trust_remote_code: TrustOption = False,
-) -> None:
-    """Preference optimisation after SFT: of two timings of the same words, the right one."""
-    from duplexdata.training import commands
-
-    options: dict[str, Any] = {
-        "data": {"dataset": dataset, "batch": batch, "max_tokens": max_tokens},
-        "model": _model_options(model, device, precision, trust_remote_code),
-        "optim": {"lr": lr, "steps": steps, "epochs": epochs},
-        "weights": weights,
-        "seed": seed,
-        "beta": beta,
-    }
-    commands.dpo(config, options, out)
-
-
-@train.command("config")
-def train_config(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="sft or dpo.")] = "sft",
-    config: Annotated[str | None, typer.Argument(metavar="FILE", help="YAML, to see the rest beside it.")] = None,
-) -> None:
-    """Print all settings of a stage as YAML."""
-    from duplexdata.config_file import dump_settings
-    from duplexdata.training.settings import load_dpo, load_sft
-
-    if stage not in ("sft", "dpo"):
-        raise ConfigError(f"the stage is {stage!r}, expected sft or dpo")
-    typer.echo(dump_settings(load_dpo(config) if stage == "dpo" else load_sft(config)), nl=False)
-
-
-def _model_options(name: str | None, device: str | None, precision: str | None, trust: bool) -> dict[str, Any]:
-    return {"name": name, "device": device, "precision": precision, "trust_remote_code": trust or None}
-
-
-@app.command("cosyvoice-env")
-def cosyvoice_env(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where it goes: 3 to 6 GB.", show_default=False)],
-    torch: Annotated[str, typer.Option(metavar="REQUIREMENT", help="The torch to install.")] = "torch==2.13.0",
-    python: Annotated[
-        str | None, typer.Option(metavar="PATH", help="A Python 3.11 (default: one that is found).")
-    ] = None,
-) -> None:
-    """Make the environment that CosyVoice's official code runs in. Its code and models you bring yourself."""
-    from duplexdata.speech.cosyvoice.environment import make_environment
-
-    found = make_environment(folder, torch=torch, python=python, say=lambda step: typer.echo(step, err=True))
-    typer.echo(f"{found} is ready: --python {folder}, or speech.python in a configuration")
-
-
-@app.command("serve-cosyvoice")
-def serve_cosyvoice(
-    checkout: Annotated[Path, typer.Option(metavar="DIR", help="A checkout of the official code.", show_default=False)],
-    model: Annotated[Path, typer.Option(metavar="DIR", help="A CosyVoice 2 or 3 model.", show_default=False)],
-    python: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Its environment: `cosyvoice-env` makes it.", show_default=False),
-    ],
-    host: Annotated[str, typer.Option(help="Address; there is no password, so keep it local.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8010,
-    devices: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Such as cuda:0,cuda:1 or cpu (default: all GPUs, else cpu)."),
-    ] = None,
-    per_gpu: Annotated[int, typer.Option(help="Processes on each device.", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="Threads of a process; another number may change last bits.", min=1)] = 1,
-    decoding: Annotated[
-        str,
-        typer.Option(
-            help="Where cached decoding is wrong (transformers 4.53 and later): auto mends it, never refuses."
-        ),
-    ] = "auto",
-) -> None:
-    """Serve CosyVoice's official code over HTTP: /v1/audio/speech, /health, /metrics. Ends with Ctrl-C."""
-    from duplexdata.speech.cosyvoice.bridge import Bridge, BridgeSettings
-
-    if decoding not in ("auto", "never"):
-        raise ConfigError(f"--decoding is {decoding!r}, expected auto or never")
-    settings = BridgeSettings(
-        checkout,
-        model,
-        str(python),
-        host=host,
-        port=port,
-        devices=tuple(devices.split(",")) if devices else (),
-        per_device=per_gpu,
-        threads=threads,
-        override=decoding,
-    )
-    # A service manager says SIGTERM: the processes end in order then, too.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    bridge = Bridge(settings)
-    typer.echo(f"loading {bridge.model} in {bridge.pool.size} processes", err=True)
-    try:
-        with bridge:
-            typer.echo(f"{bridge.model} at {bridge.url}: {json.dumps(bridge.pool.hello)}")
-            sys.stdout.flush()
-            while bridge.pool.broken is None:
-                time.sleep(1)
-    except KeyboardInterrupt:
-        return
-    raise DuplexDataError(f"no CosyVoice process can be started any more: {bridge.pool.broken}")
 
 
 @app.command("config")
