@@ -1,4 +1,4 @@
-"""Rows of Parquet files, however they were made: what a file claims is checked, and it is decoded apart from us."""
+"""Rows of Parquet files, however they were made: another process reads them, and what a file claims is checked."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from duplexdata.errors import SourceError
 from duplexdata.files import ALWAYS_ALLOWED, MAX_EXPANSION, most_inside, open_regular
@@ -26,6 +26,7 @@ MAX_ROW_ELEMENTS = 1_000_000
 """Values in a row. A dialogue of the most turns that are read has a fiftieth of them."""
 _MAX_BATCH_SECONDS = 60
 """Processor time for a batch."""
+_MAX_FACTS_BYTES = 64 * 1024 * 1024
 _BATCH_ROWS = 1024
 _BATCH_BYTES = MAX_ROW_BYTES // 2
 """By what the file says of its rows: batches of long rows have fewer."""
@@ -42,68 +43,75 @@ def read_parquet(path: Path, wanted: Callable[[list[str]], Collection[str]]) -> 
     shown = on_one_line(str(path))
     try:
         open_regular(path).close()
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            facts = file.metadata
-    except (pa.ArrowException, OSError, ValueError) as error:  # a name that is no UTF-8 is a ValueError
-        raise SourceError(f"{shown}: the file is damaged, cut off or no Parquet ({_first_line(error)})") from error
-    columns = [name for name in dict.fromkeys(names) if name in wanted(names)]
-    if twice := sorted({name for name in columns if names.count(name) > 1}):
-        raise SourceError(f"{shown}: it has two columns of the name {twice[0]!r}")
-    size = _uncompressed(facts, columns)
-    if size > most_inside(path.stat().st_size):
-        raise SourceError(
-            f"{shown}: its columns {', '.join(columns)} have {size} bytes unpacked, more than {MAX_EXPANSION} times "
-            f"the file's (and more than {ALWAYS_ALLOWED}); write it again without compression if it is what you want"
-        )
-    rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * facts.num_rows // max(1, size)))
-    number = 1
-    with _decoded(path, shown, columns, rows) as batches:
-        for batch in batches:
+    except OSError as error:
+        raise SourceError(f"{shown}: cannot be read ({_first_line(error)})") from error
+    with _reader(path) as process:
+        facts = _facts(process, shown)
+        names = facts["names"]
+        columns = [name for name in dict.fromkeys(names) if name in wanted(names)]
+        if twice := sorted({name for name in columns if names.count(name) > 1}):
+            raise SourceError(f"{shown}: it has two columns of the name {twice[0]!r}")
+        size = sum(facts["sizes"].get(name, 0) for name in columns)
+        if size > most_inside(path.stat().st_size):
+            raise SourceError(
+                f"{shown}: its columns {', '.join(columns)} have {size} bytes unpacked, more than {MAX_EXPANSION} "
+                f"times the file's (and more than {ALWAYS_ALLOWED}); write it again without compression if it is "
+                "what you want"
+            )
+        rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES * facts["rows"] // max(1, size)))
+        number = 1
+        for batch in _batches(process, shown, columns, rows):
             if not batch.num_rows:
                 yield Row(number, None, "line_too_long", f"more than {MAX_ROW_BYTES} bytes, or too many values")
             yield from _batch_rows(batch, number)
             number += max(1, batch.num_rows)
 
 
-def _uncompressed(facts: pq.FileMetaData, columns: Collection[str]) -> int:
-    """Bytes of some columns, as the file says. Texts that are stored once count once."""
-    size = 0
-    for g in range(facts.num_row_groups):
-        group = facts.row_group(g)
-        for c in range(group.num_columns):
-            column = group.column(c)
-            if column.path_in_schema.split(".")[0] in columns:
-                size += max(0, column.total_uncompressed_size)
-    return size
-
-
 @contextmanager
-def _decoded(path: Path, shown: str, columns: list[str], rows: int) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Batches from a process of their own, which ends with this one's interest in them."""
-    limits = (rows, MAX_ROW_BYTES, MAX_ROW_ELEMENTS, MAX_DECODING_BYTES, _MAX_BATCH_SECONDS)
+def _reader(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that reads the file. It ends with this one's interest in it."""
+    limits = (MAX_ROW_BYTES, MAX_ROW_ELEMENTS, MAX_DECODING_BYTES, _MAX_BATCH_SECONDS)
     process = subprocess.Popen(
-        [sys.executable, "-P", parquet_child.__file__, str(path), json.dumps(columns), *map(str, limits)],
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-P", parquet_child.__file__, str(path), *map(str, limits)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # Others take address space before they need it, and the limit is on what is taken.
         env={**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"},
     )
     try:
-        yield _batches(process, shown)
+        yield process
     finally:
         process.kill()
         process.communicate()
 
 
-def _batches(process: subprocess.Popen[bytes], shown: str) -> Iterator[pa.RecordBatch]:
+def _facts(process: subprocess.Popen[bytes], shown: str) -> dict[str, Any]:
+    """What the file says of itself: `names` of columns, `rows`, `sizes` of columns in bytes."""
     assert process.stdout is not None
+    line = process.stdout.readline(_MAX_FACTS_BYTES)
+    if len(line) == _MAX_FACTS_BYTES:
+        raise SourceError(f"{shown}: it describes itself in {_MAX_FACTS_BYTES} bytes or more, the limit")
+    if not line:
+        _say_why(process, shown)
+    facts: dict[str, Any] = json.loads(line)
+    return facts
+
+
+def _batches(process: subprocess.Popen[bytes], shown: str, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    assert process.stdin is not None and process.stdout is not None
     try:
+        process.stdin.write(json.dumps([columns, rows]).encode() + b"\n")
+        process.stdin.flush()
         with pa.ipc.open_stream(process.stdout) as stream:
             yield from stream
     except (pa.ArrowException, OSError, EOFError):
         pass  # a stream that breaks off, or never began: the process says why
+    _say_why(process, shown)
+
+
+def _say_why(process: subprocess.Popen[bytes], shown: str) -> None:
+    """Wait for the end of the process. Raises SourceError: it did not get to the file's."""
     said = process.communicate()[1].decode("utf-8", "replace")
     status = process.returncode
     if status == parquet_child.OUT_OF_MEMORY:
@@ -115,8 +123,8 @@ def _batches(process: subprocess.Popen[bytes], shown: str) -> Iterator[pa.Record
         raise SourceError(f"{shown}: decoding some of its rows takes more than {_MAX_BATCH_SECONDS} s, the limit")
     if status:
         raise SourceError(
-            f"{shown}: the file is damaged, cut off, or of a kind that pyarrow cannot read "
-            f"({on_one_line(said) or f'status {status}'})"
+            f"{shown}: the file is damaged, cut off, no Parquet, or of a kind that pyarrow cannot read "
+            f"({on_one_line(said)[:300] or f'status {status}'})"
         )
 
 

@@ -1,10 +1,14 @@
-"""Decodes a Parquet file in a process of its own, whose memory has a limit. Started by `parquet.py`; needs pyarrow.
+"""Reads a Parquet file in a process of its own, whose memory has a limit. Started by `parquet.py`; needs pyarrow.
 
 A column of a few bytes may decode to any size: a dictionary holds a text once, and a run length says how often it is
-meant. No figure in the file can be relied on to tell. So it is tried where failing harms nobody. Batches go to
-standard output as an Arrow stream; a batch without rows stands for a row that is too large to be sent.
+meant. No figure in the file can be relied on to tell; and what a damaged file says of itself may end the process that
+reads it. So it is tried where failing harms nobody.
 
-Arguments: path, columns (JSON), rows in a batch, most bytes and most elements of a row, bytes of memory, seconds.
+First a line of JSON goes to standard output: the columns, the rows, the bytes of each column as the file says. Then a
+line is read from standard input: the columns to decode, and rows in a batch. Batches follow as an Arrow stream; one
+without rows stands for a row that is too large to be sent.
+
+Arguments: path, most bytes and most elements of a row, bytes of memory, seconds.
 """
 
 from __future__ import annotations
@@ -20,13 +24,18 @@ import pyarrow.parquet as pq
 OUT_OF_MEMORY, UNREADABLE = 3, 4
 
 
-def main(path: str, columns: str, rows: int, row_bytes: int, row_elements: int, memory: int, seconds: int) -> int:
+def main(path: str, row_bytes: int, row_elements: int, memory: int, seconds: int) -> int:
     _limit(resource.RLIMIT_DATA, _data_bytes() + memory)
+    _more_time(seconds)
     try:
         with pq.ParquetFile(path) as file:
+            sys.stdout.buffer.write(json.dumps(_facts(file)).encode() + b"\n")
+            sys.stdout.buffer.flush()
+            if not (asked := sys.stdin.readline()):
+                return 0  # it is not wanted
+            columns, rows = json.loads(asked)
             stream = None
-            _more_time(seconds)
-            for batch in file.iter_batches(rows, columns=json.loads(columns), use_threads=False):
+            for batch in file.iter_batches(rows, columns=columns, use_threads=False):
                 whole = _expanded(batch)
                 stream = stream or pa.ipc.new_stream(sys.stdout.buffer, whole.schema)
                 for piece in _pieces(whole, row_bytes, row_elements):
@@ -43,6 +52,18 @@ def main(path: str, columns: str, rows: int, row_bytes: int, row_elements: int, 
         sys.stderr.write(f"{type(error).__name__}: {error}"[:300])
         return UNREADABLE
     return 0
+
+
+def _facts(file: pq.ParquetFile) -> dict[str, object]:
+    """Texts that are stored once count once in the bytes of a column."""
+    sizes: dict[str, int] = {}
+    for g in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(g)
+        for c in range(group.num_columns):
+            column = group.column(c)
+            name = column.path_in_schema.split(".")[0]
+            sizes[name] = sizes.get(name, 0) + max(0, column.total_uncompressed_size)
+    return {"names": file.schema_arrow.names, "rows": file.metadata.num_rows, "sizes": sizes}
 
 
 def _expanded(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -109,4 +130,4 @@ def _data_bytes() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])))
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -104,7 +104,7 @@ def _bomb() -> bytes:
         ("x.jsonl", b"\0" * 5000, "hold no dialogue"),
         ("x.json", b"[" * 200_000, "hold no dialogue"),
         ("x.jsonl.gz", _bomb, "times its size are read"),
-        ("x.parquet", b"PAR1\xff\xffPAR1", "damaged, cut off or no Parquet"),
+        ("x.parquet", b"PAR1\xff\xffPAR1", "damaged, cut off, no Parquet"),
     ],
     ids=["UTF-16", "NULs", "brackets", "gzip", "Parquet"],
 )

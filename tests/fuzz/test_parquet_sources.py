@@ -99,11 +99,11 @@ def test_an_id_that_cannot_be_a_python_value_spoils_only_its_row(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "damaged, cut off or no Parquet"),
-        (b"PAR1", "damaged, cut off or no Parquet"),
-        (b"PAR1\0\0\0\0PAR1", "damaged, cut off or no Parquet"),
-        (b"PAR1" + b"\xff" * 2000 + b"\xff\xff\xff\x7fPAR1", "damaged, cut off or no Parquet"),
-        (b'{"data": ["a", "b"]}\n', "damaged, cut off or no Parquet"),
+        (b"", "damaged, cut off, no Parquet"),
+        (b"PAR1", "damaged, cut off, no Parquet"),
+        (b"PAR1\0\0\0\0PAR1", "damaged, cut off, no Parquet"),
+        (b"PAR1" + b"\xff" * 2000 + b"\xff\xff\xff\x7fPAR1", "damaged, cut off, no Parquet"),
+        (b'{"data": ["a", "b"]}\n', "damaged, cut off, no Parquet"),
     ],
 )
 def test_what_is_no_parquet_is_refused(tmp_path: Path, content: bytes, says: str) -> None:

@@ -66,8 +66,8 @@ def serve_cosyvoice(
         threads=threads,
         override=decoding,
     )
-    # A service manager says SIGTERM: the processes end in order then, too.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A service manager says SIGTERM, also to what was started deaf to SIGINT: the processes end in order then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bridge = Bridge(settings)
     typer.echo(f"loading {bridge.model} in {bridge.pool.size} processes", err=True)
     try:
