@@ -120,7 +120,7 @@ def test_what_is_no_completion_is_asked_for_again(server: Running, tmp_path: Pat
 @pytest.mark.slow
 def test_a_slow_and_a_dripping_reply_are_given_up_and_asked_for_again(server: Running, tmp_path: Path) -> None:
     before = server.stats()["requests"]
-    asked = [task(1, "slow/60"), task(2, "drip"), task(3)]
+    asked = [task(1, "slow/600"), task(2, "drip"), task(3)]
     outcomes = write(server.base_url, tmp_path, asked, timeout_sec=1.0)
     assert reasons(outcomes) == ["", "", ""]
     assert server.stats()["requests"] - before == 5
@@ -179,7 +179,7 @@ def test_a_fault_of_the_whole_endpoint_stops_the_run_and_says_what_to_do(tmp_pat
         ("500", "check writer.base_url and that it is up"),
         ("drop", "check writer.base_url and that it is up"),
         ("429", "lower writer.tokens_per_minute or in_flight"),
-        ("slow/60", "raise writer.timeout_sec"),
+        ("slow/600", "raise writer.timeout_sec"),
         ("html", "no chat completion"),
         (None, "check writer.base_url and that it is up"),
     ],
