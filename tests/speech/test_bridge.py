@@ -95,9 +95,12 @@ def at_once(n: int, work: Callable[[], None]) -> None:
         thread.join()
 
 
-def serve(checkout: Path, model: Path) -> subprocess.Popen[str]:
+def serve(checkout: Path, model: Path, *, deaf: bool = False) -> subprocess.Popen[str]:
+    """`deaf`: to SIGINT, as what a shell starts in the background is."""
     command = [sys.executable, "-m", "duplexdata.cli", "serve-cosyvoice", "--checkout", str(checkout)]
     command += ["--model", str(model), "--python", sys.executable, "--port", "0", "--devices", "cpu"]
+    if deaf:
+        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -319,12 +322,16 @@ def _runs(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_it_ends_in_order_when_told_to(checkout: Path, tmp_path: Path) -> None:
-    with serve(checkout, make_model(tmp_path / "m")) as served:
+@pytest.mark.parametrize("deaf", [False, True])
+def test_it_ends_in_order_when_told_to(checkout: Path, tmp_path: Path, deaf: bool) -> None:
+    with serve(checkout, make_model(tmp_path / "m"), deaf=deaf) as served:
         assert served.stdout is not None
         assert "cosyvoice2/m@" in served.stdout.readline()
         os.kill(served.pid, signal.SIGTERM)
-        assert served.wait(timeout=30) == 0
+        try:
+            assert served.wait(timeout=30) == 0
+        finally:
+            served.kill()
 
 
 def test_the_worker_imports_nothing_of_ours() -> None:
